@@ -1,0 +1,1 @@
+//! The one struct that ties registry, configuration, consumers and server together.

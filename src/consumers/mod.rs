@@ -1,0 +1,4 @@
+//! What media goes to: one file or folder for each protocol.
+//! May use `media` and `graph`. Must never name a source.
+
+pub mod webrtc;

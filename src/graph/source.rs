@@ -1,0 +1,89 @@
+//! What a source is to the graph: something that dials, describes its tracks and writes RTP or frames until it fails.
+
+use crate::media::Track;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A future that a trait object returns.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A place media comes from, e.g. one RTSP URL. It keeps no connection between runs.
+pub trait Source: Send + Sync + 'static {
+    /// Dials, plays and writes into `out` until the source ends, fails, or the future is dropped.
+    ///
+    /// Dropping the future must end the connection promptly (a farewell such as TEARDOWN may be sent in the
+    /// background, bounded in time). Dial deadlines and stall detection are the source's own; retrying is the graph's.
+    fn run<'a>(&'a self, out: &'a mut SourceWriter) -> BoxFuture<'a, Result<(), SourceError>>;
+
+    /// The URL as it may be shown: without credentials.
+    fn url(&self) -> &str;
+
+    /// The scheme's name as in go2rtc's `format_name`, e.g. `rtsp`.
+    fn format_name(&self) -> &'static str;
+}
+
+/// Makes a [`Source`] from the URL in the configuration. The one table of schemes is in `sources`; the graph is handed it.
+pub type OpenSource = Arc<dyn Fn(&str) -> Result<Arc<dyn Source>, String> + Send + Sync>;
+
+/// What a source says of its connection, for the API.
+#[derive(Debug, Clone, Default)]
+pub struct SourceDetails {
+    /// The transport, e.g. `rtsp+tcp`, `rtsp+udp`.
+    pub protocol: &'static str,
+    /// Peer address.
+    pub remote_addr: String,
+    /// The session description as received, without credentials.
+    pub sdp: String,
+    /// The server's name, e.g. of the `Server` header.
+    pub server: String,
+}
+
+/// Why a source's run ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// Nothing was answered in time: unreachable host, dial deadline. Becomes a 504.
+    #[error("{0}")]
+    TimedOut(String),
+    /// The source answered and refused, e.g. `401 Unauthorized`, or spoke nonsense. Becomes a 502.
+    #[error("{0}")]
+    Refused(String),
+    /// It played and then ended or stopped sending.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// One RTP packet as a source received it.
+#[derive(Debug, Clone, Copy)]
+pub struct RtpIn<'a> {
+    /// Index into the tracks given to [`SourceWriter::set_tracks`].
+    pub track: usize,
+    /// RTP payload without header, extension or padding.
+    pub payload: &'a [u8],
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// RTP marker bit.
+    pub marker: bool,
+    /// At least one packet of this track was lost right before this one.
+    pub loss: bool,
+    /// When it was received.
+    pub arrival: Instant,
+}
+
+/// Where a source writes. Owned by the supervisor, lent for one run.
+pub struct SourceWriter {}
+
+impl SourceWriter {
+    /// Announces the tracks, once for each run and before anything is written.
+    pub fn set_tracks(&mut self, _tracks: Vec<Track>, _details: SourceDetails) {}
+
+    /// Writes one received RTP packet.
+    pub fn write_rtp(&mut self, _packet: RtpIn<'_>) {}
+
+    /// Tells the pair of instants that an RTCP sender report ties together: `ntp` is RFC 3550's 64-bit timestamp.
+    pub fn sender_report(&mut self, _track: usize, _ntp: u64, _rtp: u32) {}
+
+    /// Hands what was written to the readers. To be called whenever nothing more is ready to be read.
+    pub fn flush(&mut self) {}
+}

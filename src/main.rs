@@ -1,0 +1,5 @@
+//! The `streamgate` command.
+
+fn main() -> std::process::ExitCode {
+    streamgate::cli::main()
+}

@@ -1,0 +1,1 @@
+//! AAC (ISO/IEC 14496-3): AudioSpecificConfig.

@@ -1,0 +1,110 @@
+//! The codecs that pass through Streamgate, under the names RTP gives them.
+
+use std::fmt;
+
+/// Audio or video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Pictures.
+    Video,
+    /// Sound.
+    Audio,
+}
+
+impl Kind {
+    /// `"video"` or `"audio"`, as in SDP's media lines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Video => "video",
+            Kind::Audio => "audio",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A codec that Streamgate can carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Codec {
+    /// H.264/AVC, RTP payload format RFC 6184.
+    H264,
+    /// H.265/HEVC, RTP payload format RFC 7798.
+    H265,
+    /// MPEG-4 AAC, RTP payload format RFC 3640 (`mpeg4-generic`, `AAC-hbr`).
+    Aac,
+    /// Opus, RTP payload format RFC 7587.
+    Opus,
+    /// G.711 A-law, RFC 3551 §4.5.14.
+    Pcma,
+    /// G.711 µ-law, RFC 3551 §4.5.14.
+    Pcmu,
+}
+
+impl Codec {
+    /// Audio or video.
+    pub fn kind(self) -> Kind {
+        match self {
+            Codec::H264 | Codec::H265 => Kind::Video,
+            Codec::Aac | Codec::Opus | Codec::Pcma | Codec::Pcmu => Kind::Audio,
+        }
+    }
+
+    /// The codec an SDP `a=rtpmap` encoding name stands for; names are case-insensitive (RFC 8866 §6.6).
+    pub fn from_rtpmap(encoding: &str) -> Option<Codec> {
+        Some(match encoding.to_ascii_uppercase().as_str() {
+            "H264" => Codec::H264,
+            "H265" | "HEVC" => Codec::H265,
+            "MPEG4-GENERIC" => Codec::Aac,
+            "OPUS" => Codec::Opus,
+            "PCMA" => Codec::Pcma,
+            "PCMU" => Codec::Pcmu,
+            _ => return None,
+        })
+    }
+
+    /// The `a=rtpmap` encoding name.
+    pub fn rtpmap_name(self) -> &'static str {
+        match self {
+            Codec::H264 => "H264",
+            Codec::H265 => "H265",
+            Codec::Aac => "MPEG4-GENERIC",
+            Codec::Opus => "opus",
+            Codec::Pcma => "PCMA",
+            Codec::Pcmu => "PCMU",
+        }
+    }
+
+    /// The name people use in messages: `H264`, `AAC`, `Opus` …
+    pub fn name(self) -> &'static str {
+        match self {
+            Codec::H264 => "H264",
+            Codec::H265 => "H265",
+            Codec::Aac => "AAC",
+            Codec::Opus => "Opus",
+            Codec::Pcma => "PCMA",
+            Codec::Pcmu => "PCMU",
+        }
+    }
+
+    /// ffprobe's name, as in go2rtc's JSON: `h264`, `hevc`, `pcm_alaw` …
+    pub fn ffmpeg_name(self) -> &'static str {
+        match self {
+            Codec::H264 => "h264",
+            Codec::H265 => "hevc",
+            Codec::Aac => "aac",
+            Codec::Opus => "opus",
+            Codec::Pcma => "pcm_alaw",
+            Codec::Pcmu => "pcm_mulaw",
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,1 @@
+//! The one port: TCP sniffing, TLS, UDP, and who may do what.

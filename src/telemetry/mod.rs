@@ -1,0 +1,1 @@
+//! Logging. A leaf: it may use nothing of Streamgate's other folders.
