@@ -161,7 +161,7 @@ function heroSideFor(name) {
   };
   const title = name === 'demo' ? 'This is the demo camera' : `“${name}” is the only camera so far`;
   const text = name === 'demo'
-    ? 'It comes with Streamgate and takes the same way as a real camera: RTSP in, WebRTC out. Now add your own.'
+    ? 'It comes with Streamgate and takes the same path as a real camera: RTSP in, WebRTC out. Now add your own.'
     : 'It plays here while it is alone. Add the next one with the button, or in one of these ways:';
   const button = element('button', { type: 'button', className: 'primary', textContent: 'Add camera', onclick: () => openAdd() });
   ui.heroSide.replaceChildren(element('h2', { textContent: title }), element('p', { textContent: text }), button, teach());

@@ -70,6 +70,7 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
   background: linear-gradient(#000b, #0000); transition: opacity .2s; }
 #top:not(.filled) { background: none; }
 ::slotted([slot=top]) { pointer-events: auto; }
+#top, #bar { z-index: 1; }
 #bar { position: absolute; inset: auto 0 0; display: flex; align-items: center; gap: 2px; padding: 30px 8px 6px;
   padding-bottom: max(6px, env(safe-area-inset-bottom)); background: linear-gradient(#0000, #000c); transition: opacity .2s; }
 #bar button { width: 44px; height: 44px; display: grid; place-items: center; border-radius: 10px; opacity: .92; }
@@ -119,7 +120,8 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 #retry:hover { background: #e4e7ee; }
 #retry:focus-visible { outline-offset: 3px; border-radius: 99px; }
 @container (max-height: 300px) {
-  #panel { padding: 10px 16px; } #panel > div { padding-block: 6px 48px; }
+  .failed #bar { display: none; }
+  #panel { padding: 10px 16px; } #panel > div { padding-block: 6px; }
   #panel p { font-size: 13px; margin-top: 4px; } #panel h2 { font-size: 16px; }
   #panel #countdown { margin-top: 6px; } #actions { margin-top: 8px; }
 }
