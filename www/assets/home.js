@@ -24,7 +24,7 @@ let streams = {};
 const openAdd = addDialog({
   exists: (name) => cards.has(name),
   onAdded: (name) => {
-    toast(`“${name}” is there.`, { text: 'Watch', href: playerUrl(name) });
+    toast(`“${name}” is added.`, { text: 'Watch', href: playerUrl(name) });
     poll.now();
   },
 });

@@ -231,12 +231,12 @@ export class StreamPlayer extends HTMLElement {
       'Frame rate': format.frameRate(s.fps),
       Bitrate: format.bitrate(s.bitrate ?? NaN),
       Jitter: format.milliseconds(s.jitterMs ?? NaN),
-      Buffer: format.milliseconds(s.bufferMs ?? NaN),
-      'Round trip': format.milliseconds(s.rttMs ?? NaN),
       Loss: `${format.percent(s.lossPercent)} (${s.packetsLost})`,
-      'Frames dropped': `${s.framesDropped} of ${s.framesDecoded + s.framesDropped}`,
-      Freezes: String(s.freezeCount),
+      'Round trip': format.milliseconds(s.rttMs ?? NaN),
       'First frame': format.milliseconds(s.firstFrameMs ?? NaN),
+      'Frames dropped': `${s.framesDropped} of ${s.framesDecoded + s.framesDropped}`,
+      Buffer: format.milliseconds(s.bufferMs ?? NaN),
+      Freezes: String(s.freezeCount),
     };
     this.#ui.stats.classList.toggle('wide', this.clientHeight < 330 && this.clientWidth > 460);
     for (const [name, value] of Object.entries(rows)) {
