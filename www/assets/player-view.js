@@ -92,7 +92,7 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 #spinner i { width: 44px; height: 44px; border-radius: 50%; border: 3px solid #fff3; border-top-color: #fff; animation: turn 1s linear infinite; }
 #spinner span { margin: 14px 0 -36px; font-size: 14px; text-shadow: 0 0 4px #000; animation: appear .3s 3s backwards; }
 #badge { position: absolute; left: 50%; top: max(16px, env(safe-area-inset-top)); transform: translateX(-50%); display: flex; align-items: center; gap: 9px;
-  max-width: calc(100% - 32px); padding: 8px 15px; border-radius: 99px; background: #14161ad9; font-size: 14px; font-weight: 500; animation: appear .3s; }
+  width: max-content; max-width: calc(100% - 32px); padding: 8px 15px; border-radius: 99px; background: #14161ad9; font-size: 14px; font-weight: 500; animation: appear .3s; }
 #top.filled ~ #badge { top: calc(60px + env(safe-area-inset-top)); }
 #badge i { flex: none; width: 9px; height: 9px; border-radius: 50%; background: #f5b731; animation: pulse 1.4s ease-in-out infinite; }
 #big-play { position: absolute; inset: 0; margin: auto; width: 76px; height: 76px; display: grid; place-items: center; border-radius: 50%;
