@@ -9,3 +9,9 @@ pub mod header;
 pub mod normalize;
 pub mod packetize;
 pub mod sequence;
+
+mod payload;
+mod sets;
+#[cfg(test)]
+mod tests;
+mod video;
