@@ -15,3 +15,4 @@ mod sets;
 #[cfg(test)]
 mod tests;
 mod video;
+mod video_state;

@@ -3,6 +3,7 @@
 use super::normalize::{Incoming, Noted, Piece};
 use super::payload::{Cutter, Format, Fragment, Kind, NalHeader, Payload, Slice, entries};
 use super::sets::{Sets, whole_nal};
+use super::video_state::{Boundary, Gathered, Gop, OpenNal, Previous, Route, Start, Summary, Unit, Waiting};
 use crate::media::h264::SliceType;
 use crate::media::track::{Params, Reordering, Track};
 use std::sync::Arc;
@@ -11,8 +12,6 @@ use std::sync::Arc;
 const MAX_NAL: usize = 4 << 20;
 /// What may wait for its slice: payloads and bytes.
 const MAX_GATHERED: (usize, usize) = (64, 256 << 10);
-/// B-frames lie at most this far behind, in ticks of 90 kHz.
-const MAX_BACK: i32 = 2 * 90_000;
 /// Access units without an IDR picture after which an I slice counts as a keyframe.
 const IDR_OVERDUE: u32 = 300;
 /// Access units with a right marker after which the marker is trusted again.
@@ -40,127 +39,6 @@ pub(crate) struct Video {
     units_since_idr: Option<u32>,
     /// The NAL unit type that keyframes' access units begin with, here.
     leader: Option<u8>,
-}
-
-/// Why nothing comes out until the next keyframe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiting {
-    FirstKeyframe,
-    Damaged,
-}
-
-/// How the end of an access unit is told.
-#[derive(Debug)]
-enum Boundary {
-    Marker,
-    /// By the next packet's timestamp; the latest piece waits for it.
-    NextUnit {
-        last: Option<Piece>,
-        right_markers: u8,
-    },
-}
-
-/// The packet before, as far as it is known.
-#[derive(Debug, Clone, Copy)]
-enum Previous {
-    None,
-    /// Unknown; the last one that is known had this timestamp.
-    Lost {
-        after: Option<u32>,
-    },
-    Packet {
-        timestamp: u32,
-        marker: bool,
-    },
-}
-
-/// Whether a packet is the first of its access unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Start {
-    Yes,
-    /// It is the first one ever: sources begin where a unit begins.
-    Assumed,
-    /// Something is missing before it.
-    Unknown,
-    No,
-}
-
-/// The access unit whose slices are coming.
-#[derive(Debug, Clone, Copy)]
-struct Unit {
-    timestamp: u32,
-    admitted: bool,
-    keyframe: bool,
-    /// Nothing of it has come out yet.
-    fresh: bool,
-    ended: bool,
-}
-
-/// What precedes a slice that hasn't come yet.
-#[derive(Debug, Default)]
-struct Gathered {
-    /// Payloads; whether each is just a delimiter.
-    payloads: Vec<(Arc<[u8]>, bool)>,
-    bytes: usize,
-    /// Too much came without a slice; it was thrown away.
-    overflowed: bool,
-    sets: Sets,
-    /// How it began: with what NAL unit type.
-    start: Option<(Start, u8)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
-    Unit,
-    Gather { delimiter: bool },
-    Drop,
-}
-
-/// A NAL unit whose fragments are coming.
-#[derive(Debug)]
-struct OpenNal {
-    nal_type: u8,
-    timestamp: u32,
-    route: Route,
-    bytes: usize,
-    cutter: Cutter,
-}
-
-/// How the timestamps run since the last keyframe.
-#[derive(Debug, Default)]
-struct Gop {
-    highest: Option<u32>,
-    back: u8,
-}
-
-/// What a packet's NAL units are.
-#[derive(Debug, Default)]
-struct Summary {
-    first_type: u8,
-    first_kind: Option<Kind>,
-    slice: Option<Slice>,
-    sets: Sets,
-    only_suffixes: bool,
-    only_delimiters: bool,
-}
-
-impl Summary {
-    fn of<'a>(format: Format, nals: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut summary = Summary { only_suffixes: true, only_delimiters: true, ..Summary::default() };
-        for nal in nals {
-            let Some(&header) = nal.first() else { continue };
-            let kind = format.kind(header);
-            if summary.first_kind.is_none() {
-                summary.first_kind = Some(kind);
-                summary.first_type = format.nal_type(header);
-            }
-            summary.slice = summary.slice.or_else(|| format.slice(nal));
-            summary.sets.note(kind, nal);
-            summary.only_suffixes &= kind == Kind::Suffix;
-            summary.only_delimiters &= kind == Kind::Delimiter;
-        }
-        summary
-    }
 }
 
 impl Video {
@@ -553,20 +431,5 @@ impl Video {
                 }
             }
         }
-    }
-}
-
-impl Gop {
-    /// Takes the next access unit's timestamp. Whether the GOP's timestamps have run back more than once.
-    fn runs_back(&mut self, timestamp: u32, keyframe: bool) -> bool {
-        let ahead = self.highest.map_or(0, |highest| timestamp.wrapping_sub(highest) as i32);
-        if keyframe {
-            *self = Gop { highest: Some(timestamp), back: 0 };
-        } else if ahead < 0 && ahead > -MAX_BACK {
-            self.back = self.back.saturating_add(1);
-        } else {
-            self.highest = Some(timestamp);
-        }
-        self.back > 1
     }
 }

@@ -121,7 +121,7 @@ impl Receiver {
     pub fn push(&mut self, rtp: Incoming<'_>) {
         let before = self.pieces.len();
         self.noted.push(self.normalizer.push(rtp, &mut self.pieces));
-        for piece in self.pieces[before..].to_vec() {
+        for piece in self.pieces[before..].iter().cloned() {
             self.depacketizer.push(&packet(piece), &mut self.frames);
         }
     }
