@@ -1,7 +1,23 @@
 //! Streams: what comes from sources and goes to consumers, and the life of both.
-//! May use `media`. Must never name a protocol: sources and consumers come to it, not the reverse.
+//! May use `media`, and `config` for what a stream is configured to do.
+//! Must never name a protocol: sources and consumers come to it, not the reverse.
 
+pub mod consumer;
+pub mod convert;
+pub mod meter;
+pub mod negotiate;
+pub mod producer;
+pub mod registry;
 pub mod ring;
 pub mod source;
+pub mod stream;
+pub mod writer;
 
-pub use source::{BoxFuture, OpenSource, RtpIn, Source, SourceDetails, SourceError, SourceWriter};
+pub use consumer::{Consumer, ConsumerInfo, EndReason};
+pub use negotiate::Wants;
+pub use producer::{Lease, Producer, State, Status};
+pub use registry::{Change, Registry};
+pub use ring::{Batch, Cursor, Epoch, Reader, Ring, Wake};
+pub use source::{BoxFuture, OpenSource, RtpIn, Source, SourceDetails, SourceError};
+pub use stream::{ConnectError, ConsumerGuard, Feed, Selection, Stream};
+pub use writer::SourceWriter;

@@ -1,6 +1,6 @@
 //! What a source is to the graph: something that dials, describes its tracks and writes RTP or frames until it fails.
 
-use crate::media::Track;
+use super::writer::SourceWriter;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,6 +46,9 @@ pub enum SourceError {
     /// Nothing was answered in time: unreachable host, dial deadline. Becomes a 504.
     #[error("{0}")]
     TimedOut(String),
+    /// No connection came about: port closed, no route, name unknown. Becomes a 502; a camera that reboots looks like this.
+    #[error("{0}")]
+    Unreachable(String),
     /// The source answered and refused, e.g. `401 Unauthorized`, or spoke nonsense. Becomes a 502.
     #[error("{0}")]
     Refused(String),
@@ -69,21 +72,4 @@ pub struct RtpIn<'a> {
     pub loss: bool,
     /// When it was received.
     pub arrival: Instant,
-}
-
-/// Where a source writes. Owned by the supervisor, lent for one run.
-pub struct SourceWriter {}
-
-impl SourceWriter {
-    /// Announces the tracks, once for each run and before anything is written.
-    pub fn set_tracks(&mut self, _tracks: Vec<Track>, _details: SourceDetails) {}
-
-    /// Writes one received RTP packet.
-    pub fn write_rtp(&mut self, _packet: RtpIn<'_>) {}
-
-    /// Tells the pair of instants that an RTCP sender report ties together: `ntp` is RFC 3550's 64-bit timestamp.
-    pub fn sender_report(&mut self, _track: usize, _ntp: u64, _rtp: u32) {}
-
-    /// Hands what was written to the readers. To be called whenever nothing more is ready to be read.
-    pub fn flush(&mut self) {}
 }

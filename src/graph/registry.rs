@@ -1,0 +1,108 @@
+//! All streams, by name.
+
+use super::source::OpenSource;
+use super::stream::Stream;
+use crate::config::StreamConfig;
+use dashmap::DashMap;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Streams at most: a client that may add streams can't grow the list without end.
+pub const MAX_STREAMS: usize = 10_000;
+
+/// All streams of the process and the tasks that run them.
+pub struct Registry {
+    streams: DashMap<String, Arc<Stream>>,
+    /// One change at a time, so that two edits of a name can't leave two streams running.
+    changes: parking_lot::Mutex<()>,
+    open: OpenSource,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+/// What [`Registry::set`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A stream of that name is new.
+    Created,
+    /// The old one was ended, viewers included.
+    Replaced,
+    /// It was configured like this already; nothing was touched.
+    Unchanged,
+}
+
+impl Registry {
+    /// An empty registry; `open` makes sources from URLs.
+    pub fn new(open: OpenSource) -> Arc<Registry> {
+        Arc::new(Registry {
+            streams: DashMap::new(),
+            changes: parking_lot::Mutex::new(()),
+            open,
+            tasks: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+        })
+    }
+
+    /// Creates or replaces a stream. Nothing changes if a source's URL can't be used.
+    pub fn set(&self, name: &str, config: StreamConfig) -> Result<Change, String> {
+        let _one_at_a_time = self.changes.lock();
+        let old = self.get(name);
+        if old.as_ref().is_some_and(|old| *old.config() == config) {
+            return Ok(Change::Unchanged);
+        }
+        if old.is_none() && self.streams.len() >= MAX_STREAMS {
+            return Err(format!("there are {MAX_STREAMS} streams already, that is the limit"));
+        }
+        if config.sources.is_empty() {
+            return Err("a stream needs at least one source".into());
+        }
+        let sources = config.sources.iter().map(|url| (self.open)(url)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(old) = &old {
+            old.close();
+        }
+        let stream = Stream::start(name.to_owned(), config, sources, &self.tasks, &self.cancel);
+        self.streams.insert(name.to_owned(), stream);
+        Ok(if old.is_some() { Change::Replaced } else { Change::Created })
+    }
+
+    /// Ends a stream with its viewers and sources. False if there is none of that name.
+    pub fn remove(&self, name: &str) -> bool {
+        let _one_at_a_time = self.changes.lock();
+        match self.streams.remove(name) {
+            Some((_, stream)) => {
+                stream.close();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The stream of that name.
+    pub fn get(&self, name: &str) -> Option<Arc<Stream>> {
+        self.streams.get(name).map(|entry| entry.value().clone())
+    }
+
+    /// All streams, by name.
+    pub fn list(&self) -> Vec<Arc<Stream>> {
+        let mut streams: Vec<_> = self.streams.iter().map(|entry| entry.value().clone()).collect();
+        streams.sort_by(|a, b| a.name().cmp(b.name()));
+        streams
+    }
+
+    /// A stream that is not listed: for a look at a source (`probe`). End it with [`Stream::close`].
+    pub fn unlisted(&self, config: StreamConfig) -> Result<Arc<Stream>, String> {
+        let sources = config.sources.iter().map(|url| (self.open)(url)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Stream::start("probe".into(), config, sources, &self.tasks, &self.cancel))
+    }
+
+    /// Ends everything and waits for the tasks.
+    pub async fn shutdown(&self) {
+        for stream in self.list() {
+            stream.close();
+        }
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
