@@ -66,7 +66,9 @@ impl Framer {
         let wanted = (self.end + READ_BYTES).max(BUFFER_BYTES);
         if wanted > self.buffer.len() {
             // Only a body makes it grow, and bodies are bounded.
-            self.buffer.resize(wanted.next_multiple_of(BUFFER_BYTES), 0);
+            let size = wanted.next_multiple_of(BUFFER_BYTES);
+            self.buffer.reserve_exact(size - self.buffer.len());
+            self.buffer.resize(size, 0);
         } else if self.buffer.len() > BUFFER_BYTES && wanted == BUFFER_BYTES {
             self.buffer.truncate(BUFFER_BYTES);
             self.buffer.shrink_to_fit();

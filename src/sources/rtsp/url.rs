@@ -81,6 +81,11 @@ impl RtspUrl {
             _ => return Err(format!("scheme {scheme:?} is not RTSP: expected rtsp://host/path")),
         }
         let (address, options) = rest.split_once('#').unwrap_or((rest, ""));
+        if options.contains('@') {
+            return Err(
+                "a # begins the options; in a user name or password it must be written %23 (and @ as %40)".to_owned(),
+            );
+        }
         let (user_part, host_part, path) = split_address(address);
         let (host, port) = parse_host(host_part)?;
         let credentials = user_part.map(parse_credentials);
@@ -122,11 +127,6 @@ impl RtspUrl {
     }
 
     fn option(&mut self, option: &str) -> Result<(), String> {
-        if option.contains('@') {
-            return Err(
-                "a # begins the options; in a user name or password it must be written %23 (and @ as %40)".to_owned(),
-            );
-        }
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         match (name, value) {
             ("transport", "tcp") => self.transport = Transport::Tcp,
