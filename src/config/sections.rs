@@ -1,0 +1,227 @@
+//! Reads the sections `api`, `webrtc` and `log`.
+
+use super::load::Reader;
+use super::model::{Api, Filters, IceServer, ListenAddress, Log, LogLevel, Webrtc};
+use super::seeds::{Context, Fill, Optional, Section, Text, flag, list, not_empty, text, value};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+
+/// The section `api`.
+pub(super) struct ApiReader<'r>(pub(super) &'r mut Reader);
+
+impl Section for ApiReader<'_> {
+    const PATH: &'static str = "api";
+    const KEYS: &'static [&'static str] = &["listen", "origin", "tls_listen", "tls_cert", "tls_key"];
+    const IGNORED: &'static [&'static str] = &["base_path", "static_dir", "unix_listen"];
+    const REFUSED: &'static [&'static str] =
+        &["username", "password", "local_auth", "allow_paths", "read_only"];
+
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        context: &Context,
+    ) -> Result<(), A::Error> {
+        const LISTEN: &str = "an address such as :1984";
+        let api: &mut Api = &mut self.0.config.api;
+        match key {
+            "listen" => api.listen = value(map, context, LISTEN)?.unwrap_or_default(),
+            "origin" => {
+                let read = |text: &str| match text {
+                    "" => Ok(false),
+                    "*" => Ok(true),
+                    _ => Err("expected \"*\" (any site may watch) or \"\" (only pages from here)".to_owned()),
+                };
+                let seed = Text { context, expected: "\"*\" or \"\"", read };
+                api.any_origin = map.next_value_seed(Optional(seed))?.unwrap_or_default();
+            }
+            "tls_listen" => {
+                let read = |text: &str| if text.is_empty() { Ok(None) } else { text.parse().map(Some) };
+                self.0.tls_listen =
+                    map.next_value_seed(Optional(Text { context, expected: LISTEN, read }))?.flatten();
+            }
+            "tls_cert" => {
+                self.0.tls_cert = text(map, context, "PEM text or a path")?.filter(|t| !t.is_empty())
+            }
+            _ => self.0.tls_key = text(map, context, "PEM text or a path")?.filter(|t| !t.is_empty()),
+        }
+        Ok(())
+    }
+}
+
+/// The section `webrtc`.
+pub(super) struct WebrtcReader<'r>(pub(super) &'r mut Reader);
+
+impl Section for WebrtcReader<'_> {
+    const PATH: &'static str = "webrtc";
+    const KEYS: &'static [&'static str] = &["listen", "candidates", "ice_servers", "filters"];
+
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        context: &Context,
+    ) -> Result<(), A::Error> {
+        let webrtc: &mut Webrtc = &mut self.0.config.webrtc;
+        match key {
+            "listen" => self.0.webrtc_listen = text(map, context, "an address such as :1984")?,
+            "candidates" => {
+                let expected = "addresses such as 1.2.3.4:1984, home.example.org:1984, stun:1984";
+                webrtc.candidates = list(map, context, expected, candidate)?.unwrap_or_default();
+            }
+            "ice_servers" => {
+                webrtc.ice_servers = map.next_value_seed(Optional(IceServers(context)))?.unwrap_or_default();
+            }
+            _ => map.next_value_seed(Fill { section: &mut webrtc.filters, context })?,
+        }
+        Ok(())
+    }
+}
+
+fn candidate(text: &str) -> Result<String, String> {
+    let address: Result<ListenAddress, String> = text.parse();
+    match address {
+        Ok(ListenAddress { host: Some(_), port: 1.. }) => Ok(text.to_owned()),
+        _ => Err(format!(
+            "{text:?} is no candidate: expected 1.2.3.4:1984, [2001:db8::1]:1984, a host name with a port, or stun:1984"
+        )),
+    }
+}
+
+impl Section for Filters {
+    const PATH: &'static str = "webrtc.filters";
+    const KEYS: &'static [&'static str] = &["candidates", "interfaces", "ips", "loopback", "networks"];
+    const IGNORED: &'static [&'static str] = &["udp_ports"];
+
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        context: &Context,
+    ) -> Result<(), A::Error> {
+        match key {
+            "candidates" => self.candidates = list(map, context, "a list of addresses", not_empty)?,
+            "interfaces" => self.interfaces = list(map, context, "a list of interface names", not_empty)?,
+            "ips" => {
+                let read = |text: &str| text.parse().map_err(|_| format!("{text:?} is no IP address"));
+                self.ips = list(map, context, "a list of IP addresses", read)?;
+            }
+            "loopback" => self.loopback = flag(map, context)?,
+            _ => {
+                let read = |text: &str| match text {
+                    "udp4" | "udp6" | "tcp4" | "tcp6" => Ok(text.to_owned()),
+                    _ => Err(format!("{text:?} is no network: expected udp4, udp6, tcp4 or tcp6")),
+                };
+                self.networks = list(map, context, "a list of udp4, udp6, tcp4, tcp6", read)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct IceServers<'c, 'e>(&'c Context<'e>);
+
+impl<'de> DeserializeSeed<'de> for IceServers<'_, '_> {
+    type Value = Vec<IceServer>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<IceServer>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for IceServers<'_, '_> {
+    type Value = Vec<IceServer>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of mappings with the keys urls, username, credential")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<IceServer>, A::Error> {
+        let mut servers = Vec::new();
+        loop {
+            let mut server =
+                IceServer { urls: Vec::new(), username: String::new(), credential: String::new() };
+            match seq.next_element_seed(Fill { section: &mut server, context: self.0 })? {
+                None => return Ok(servers),
+                Some(()) if server.urls.is_empty() => {
+                    return Err(A::Error::custom("an ICE server needs urls"));
+                }
+                Some(()) if servers.len() >= 32 => return Err(A::Error::custom("at most 32 ICE servers")),
+                Some(()) => servers.push(server),
+            }
+        }
+    }
+}
+
+impl Section for IceServer {
+    const PATH: &'static str = "webrtc.ice_servers";
+    const KEYS: &'static [&'static str] = &["urls", "username", "credential"];
+
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        context: &Context,
+    ) -> Result<(), A::Error> {
+        match key {
+            "urls" => {
+                let read = |text: &str| match text.split_once(':') {
+                    Some(("stun" | "stuns" | "turn" | "turns", host)) if !host.is_empty() => {
+                        Ok(text.to_owned())
+                    }
+                    _ => Err("expected stun:host:port or turn:host:port".to_owned()),
+                };
+                self.urls = list(map, context, "a list of stun: and turn: URLs", read)?.unwrap_or_default();
+            }
+            "username" => self.username = text(map, context, "a user name")?.unwrap_or_default(),
+            _ => self.credential = text(map, context, "a password")?.unwrap_or_default(),
+        }
+        Ok(())
+    }
+}
+
+impl Section for Log {
+    const PATH: &'static str = "log";
+    const KEYS: &'static [&'static str] =
+        &["level", "format", "api", "config", "rtsp", "server", "streams", "webrtc"];
+    const IGNORED: &'static [&'static str] = &[
+        "output",
+        "time",
+        "app",
+        "echo",
+        "exec",
+        "expr",
+        "ffmpeg",
+        "hass",
+        "hls",
+        "homekit",
+        "http",
+        "mjpeg",
+        "mp4",
+        "mse",
+        "ngrok",
+        "onvif",
+        "rtmp",
+        "srtp",
+        "webtorrent",
+    ];
+
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        context: &Context,
+    ) -> Result<(), A::Error> {
+        const LEVEL: &str = "a level: trace, debug, info, warn, error or off";
+        match key {
+            "level" => self.level = value(map, context, LEVEL)?.unwrap_or_default(),
+            "format" => self.format = value(map, context, "auto, color, text or json")?.unwrap_or_default(),
+            module => {
+                if let Some(level) = value::<LogLevel, A>(map, context, LEVEL)? {
+                    self.modules.push((module.to_owned(), level));
+                }
+            }
+        }
+        Ok(())
+    }
+}

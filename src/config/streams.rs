@@ -1,0 +1,143 @@
+//! Reads the section `streams`: a URL, a list of URLs or a mapping for each name.
+
+use super::model::{StreamConfig, check_source, check_stream_name, parse_duration};
+use super::seeds::{Context, Fill, Key, List, Optional, Section, Text, flag, list};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
+
+/// Most streams of one file.
+const MAX_STREAMS: usize = 10_000;
+
+/// Reads into `streams`, in the order of the file.
+pub(super) struct Streams<'s, 'c, 'e> {
+    pub(super) streams: &'s mut Vec<(String, StreamConfig)>,
+    pub(super) context: &'c Context<'e>,
+}
+
+impl<'de> DeserializeSeed<'de> for Streams<'_, '_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Streams<'_, '_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of stream names to source URLs")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(name) = map.next_key_seed(Key { seen: &mut seen, check: check_stream_name })? {
+            if self.streams.len() >= MAX_STREAMS {
+                return Err(A::Error::custom(format!("at most {MAX_STREAMS} streams")));
+            }
+            let stream = map.next_value_seed(Stream { context: self.context })?;
+            self.streams.push((name, stream));
+        }
+        Ok(())
+    }
+}
+
+const SOURCES: &str =
+    "a source URL, a list of them, or a mapping with the keys sources, on_demand, linger, audio";
+
+struct Stream<'c, 'e> {
+    context: &'c Context<'e>,
+}
+
+impl Stream<'_, '_> {
+    fn checked<E: Error>(stream: StreamConfig) -> Result<StreamConfig, E> {
+        match stream.sources.len() {
+            0 => Err(E::custom(format!("the stream has no source: expected {SOURCES}"))),
+            n if n > StreamConfig::MAX_SOURCES => {
+                Err(E::custom(format!("at most {} sources, there are {n}", StreamConfig::MAX_SOURCES)))
+            }
+            _ => Ok(stream),
+        }
+    }
+}
+
+fn source(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    check_source(text).map(|()| text.to_owned())
+}
+
+impl<'de> DeserializeSeed<'de> for Stream<'_, '_> {
+    type Value = StreamConfig;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<StreamConfig, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Stream<'_, '_> {
+    type Value = StreamConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SOURCES)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<StreamConfig, E> {
+        self.visit_unit()
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<StreamConfig, E> {
+        Self::checked(StreamConfig::new(Vec::new()))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<StreamConfig, E> {
+        let sources = List { context: self.context, expected: SOURCES, read: source }.visit_str(text)?;
+        Self::checked(StreamConfig::new(sources))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<StreamConfig, A::Error> {
+        let sources =
+            List { context: self.context, expected: "a source URL", read: source }.visit_seq(seq)?;
+        Self::checked(StreamConfig::new(sources))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StreamConfig, A::Error> {
+        let mut stream = StreamConfig::new(Vec::new());
+        Fill { section: &mut stream, context: self.context }.visit_map(map)?;
+        Self::checked(stream)
+    }
+}
+
+impl Section for StreamConfig {
+    const PATH: &'static str = "streams.*";
+    const KEYS: &'static [&'static str] = &["sources", "on_demand", "linger", "audio"];
+
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        context: &Context,
+    ) -> Result<(), A::Error> {
+        match key {
+            "sources" => {
+                self.sources =
+                    list(map, context, "a source URL or a list of them", source)?.unwrap_or_default()
+            }
+            "on_demand" => self.on_demand = flag(map, context)?.unwrap_or(true),
+            "audio" => self.audio = flag(map, context)?.unwrap_or(true),
+            _ => {
+                let seed = Text { context, expected: "a duration such as 10s", read: parse_duration };
+                self.linger = map.next_value_seed(Optional(seed))?.unwrap_or(StreamConfig::DEFAULT_LINGER);
+            }
+        }
+        Ok(())
+    }
+}
