@@ -1,0 +1,48 @@
+// Numbers and names as people read them. '' or '–' for what is not known.
+
+const NONE = '–';
+
+export function bitrate(bitsPerSecond) {
+  if (!(bitsPerSecond >= 0)) return NONE;
+  if (bitsPerSecond >= 1e6) return `${(bitsPerSecond / 1e6).toFixed(bitsPerSecond >= 1e7 ? 0 : 1)} Mbit/s`;
+  return `${Math.round(bitsPerSecond / 1e3)} kbit/s`;
+}
+
+export function frameRate(fps) {
+  return fps > 0 ? `${Number(fps.toFixed(fps < 10 ? 1 : 0))} fps` : NONE;
+}
+
+export function size(width, height) {
+  return width > 0 && height > 0 ? `${width} × ${height}` : NONE;
+}
+
+export function milliseconds(value) {
+  if (!(value >= 0)) return NONE;
+  return value < 10_000 ? `${value < 10 ? value.toFixed(1) : Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+}
+
+export function percent(value) {
+  return value >= 0 ? `${value.toFixed(value > 0 && value < 10 ? 1 : 0)} %` : NONE;
+}
+
+const CODECS = { H264: 'H.264', H265: 'H.265', HEVC: 'H.265', AVC: 'H.264', PCMA: 'G.711 A', PCMU: 'G.711 µ', OPUS: 'Opus', 'MPEG4-GENERIC': 'AAC' };
+
+export function codec(name) {
+  if (typeof name !== 'string' || !name) return '';
+  return CODECS[name.toUpperCase()] ?? name.slice(0, 16);
+}
+
+/** "2 viewers", "1 viewer" */
+export function count(number, one, many = `${one}s`) {
+  return `${number} ${number === 1 ? one : many}`;
+}
+
+/** How long ago an RFC 3339 time was: "12 s", "5 min", "3 h", "2 d". */
+export function since(time, now = Date.now()) {
+  const seconds = Math.round((now - Date.parse(time)) / 1000);
+  if (!(seconds >= 0)) return '';
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86_400)} d`;
+}
