@@ -1,1 +1,113 @@
 //! The one port: TCP sniffing, TLS, UDP, and who may do what.
+//! May use everything below it; is handed the router and the callbacks as values.
+//! Must never know what an API call means beyond who may make it.
+
+pub mod auth;
+mod bind;
+mod http;
+mod listener;
+mod rate;
+pub mod sniff;
+mod stream;
+pub mod tls;
+pub mod udp;
+
+pub use bind::BindError;
+pub use http::Connection;
+pub use listener::{IceTcp, Limits};
+pub use stream::Replayed;
+pub use udp::{Datagram, OnDatagram, UdpPort};
+
+use crate::config::ListenAddress;
+use axum::Router;
+use rustls::ServerConfig;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The one port, bound and not yet served.
+#[derive(Debug)]
+pub struct Server {
+    tcp: TcpListener,
+    udp: Arc<UdpPort>,
+    local: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    limits: Limits,
+}
+
+/// After connections were cut, their tasks have this long to notice.
+const CUT: Duration = Duration::from_millis(500);
+
+impl Server {
+    /// Binds TCP and UDP on the same port number. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// In words for the person who started the program.
+    pub async fn bind(listen: &ListenAddress) -> Result<Server, BindError> {
+        let other = |error| BindError::Other { listen: listen.clone(), error };
+        let (tcp, udp) = bind::bind(listen).await?;
+        let local = tcp.local_addr().map_err(other)?;
+        let tcp = TcpListener::from_std(tcp).map_err(other)?;
+        let udp = Arc::new(UdpPort::new(udp).map_err(other)?);
+        Ok(Server { tcp, udp, local, tls: None, limits: Limits::default() })
+    }
+
+    /// Offers TLS as well, on the same port. See [`tls::server_config`].
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<ServerConfig>>) -> Server {
+        self.tls = tls;
+        self
+    }
+
+    /// Other limits than the default ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Server {
+        self.limits = limits;
+        self
+    }
+
+    /// Where it is bound; the port is known even if the system chose it.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The UDP socket on the same port.
+    pub fn udp(&self) -> Arc<UdpPort> {
+        self.udp.clone()
+    }
+
+    /// Serves until `shutdown`, then finishes what was begun, cuts what is left after [`Limits::drain`], and returns
+    /// when every task has ended. [`auth::protect`] belongs around the router.
+    pub async fn run(
+        self,
+        router: Router,
+        ice_tcp: IceTcp,
+        on_datagram: OnDatagram,
+        shutdown: CancellationToken,
+    ) {
+        let tasks = TaskTracker::new();
+        let kill = CancellationToken::new();
+        let http =
+            http::Http { router, limits: self.limits, tasks: tasks.clone(), shutdown, kill: kill.clone() };
+        let udp = self.udp;
+        let stop = kill.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = udp.receive(on_datagram) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        let listener = Arc::new(listener::Listener::new(http, self.tls, ice_tcp));
+        listener.clone().accept(self.tcp).await;
+
+        tasks.close();
+        listener.drain().await;
+        kill.cancel();
+        if tokio::time::timeout(CUT, tasks.wait()).await.is_err() {
+            tracing::warn!(left = tasks.len(), "some connections did not end in time");
+        }
+    }
+}

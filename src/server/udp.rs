@@ -1,0 +1,209 @@
+//! The UDP half of the one port, and every trick with it: batches, GRO, GSO, source addresses.
+
+use super::rate::Rate;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// Socket buffer that is asked for, in bytes; the system may give less.
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// Bytes of one receive buffer: GRO gives up to 64 KiB at once.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Buffers that one system call may fill.
+const RECEIVE_BATCH: usize = if BATCH_SIZE < 16 { BATCH_SIZE } else { 16 };
+/// Most bytes of one GSO run: the UDP length field has 16 bits.
+const MAX_RUN: usize = 65_000;
+/// Pause after an error of the socket itself, so that a lasting one does not spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// One received datagram.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram<'a> {
+    /// Who sent it. IPv4 is IPv4 here, also on a dual-stack socket.
+    pub source: SocketAddr,
+    /// The address of this machine that it was sent to, where the system tells. To be given to
+    /// [`UdpPort::try_send`] as `source_ip` of the answer.
+    pub local_ip: Option<IpAddr>,
+    /// The payload.
+    pub contents: &'a [u8],
+}
+
+/// What is called for each datagram; it must not block.
+pub type OnDatagram = Box<dyn FnMut(Datagram<'_>) + Send>;
+
+/// The UDP socket on the one port.
+#[derive(Debug)]
+pub struct UdpPort {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+}
+
+impl UdpPort {
+    /// Takes over a bound, non-blocking socket. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The system refuses what is needed to use the socket at all.
+    pub fn new(socket: std::net::UdpSocket) -> io::Result<UdpPort> {
+        let state = UdpSocketState::new((&socket).into())?;
+        for (name, set) in [
+            ("receive", state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER)),
+            ("send", state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER)),
+        ] {
+            if let Err(error) = set {
+                tracing::debug!(%error, "cannot enlarge the UDP {name} buffer");
+            }
+        }
+        let local = socket.local_addr()?;
+        let gso = state.max_gso_segments();
+        tracing::debug!(%local, gso, gro = state.gro_segments(), "UDP socket ready");
+        Ok(UdpPort { socket: UdpSocket::from_std(socket)?, state, local })
+    }
+
+    /// The port number.
+    pub fn local_port(&self) -> u16 {
+        self.local.port()
+    }
+
+    /// Datagrams that one call of [`UdpPort::try_send`] can hand to the system at once: 1 without GSO.
+    pub fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Sends a run of datagrams to one destination, without waiting. `contents` is cut into datagrams of
+    /// `segment_size` bytes, the last may be shorter. `source_ip` is the address of this machine to send from.
+    ///
+    /// # Errors
+    /// `WouldBlock`: the system's buffer is full, the rest of the run was not sent. `InvalidInput`: no such
+    /// destination is possible. Anything else is what the system says of this destination; the socket goes on.
+    pub fn try_send(
+        &self,
+        destination: SocketAddr,
+        source_ip: Option<IpAddr>,
+        contents: &[u8],
+        segment_size: usize,
+    ) -> io::Result<()> {
+        if segment_size == 0 || contents.is_empty() {
+            return Err(invalid("nothing to send"));
+        }
+        let destination = self.in_socket_family(destination)?;
+        let source_ip = source_ip
+            .map(|ip| ip.to_canonical())
+            .filter(|ip| !ip.is_unspecified() && ip.is_ipv4() == destination.ip().to_canonical().is_ipv4());
+        let segments = self.max_segments().min(MAX_RUN / segment_size).max(1);
+        let run_size = segments.saturating_mul(segment_size);
+        for run in contents.chunks(run_size) {
+            match self.send(destination, source_ip, run, segment_size) {
+                Ok(()) => {}
+                // A kernel or driver that cannot do GSO after all; from now on `max_segments` is 1.
+                Err(error) if run.len() > segment_size && error.kind() != io::ErrorKind::WouldBlock => {
+                    for datagram in run.chunks(segment_size) {
+                        self.send(destination, source_ip, datagram, segment_size)?;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Straight to the system, past tokio's readiness: nobody waits for this socket to become writable.
+    fn send(
+        &self,
+        destination: SocketAddr,
+        src_ip: Option<IpAddr>,
+        run: &[u8],
+        size: usize,
+    ) -> io::Result<()> {
+        let segment_size = (run.len() > size).then_some(size);
+        let transmit = Transmit { destination, ecn: None, contents: run, segment_size, src_ip };
+        self.state.try_send((&self.socket).into(), &transmit)
+    }
+
+    /// What the system would answer with EINVAL is refused here: quinn-udp takes that for a lack of GSO,
+    /// and one forged source address would slow down everybody.
+    fn in_socket_family(&self, destination: SocketAddr) -> io::Result<SocketAddr> {
+        let ip = destination.ip().to_canonical();
+        if destination.port() == 0 || ip.is_unspecified() {
+            return Err(invalid("no address to send to"));
+        }
+        match (self.local, ip) {
+            (SocketAddr::V4(_), IpAddr::V4(_)) => Ok(SocketAddr::new(ip, destination.port())),
+            (SocketAddr::V4(_), IpAddr::V6(_)) => Err(invalid("the socket has no IPv6")),
+            (SocketAddr::V6(local), IpAddr::V4(v4)) => {
+                let both = local.ip().is_unspecified() || local.ip().to_ipv4_mapped().is_some();
+                if !both {
+                    return Err(invalid("the socket has no IPv4"));
+                }
+                Ok(SocketAddr::new(v4.to_ipv6_mapped().into(), destination.port()))
+            }
+            (SocketAddr::V6(_), IpAddr::V6(v6)) => {
+                let scope = match destination {
+                    SocketAddr::V6(v6) => v6.scope_id(),
+                    SocketAddr::V4(_) => 0,
+                };
+                if scope == 0 && is_link_local(v6) {
+                    return Err(invalid("a link-local address needs its interface"));
+                }
+                Ok(SocketAddrV6::new(v6, destination.port(), 0, scope).into())
+            }
+        }
+    }
+
+    /// Receives for ever and calls `on_datagram` for each datagram. Ends only by being dropped.
+    pub async fn receive(&self, mut on_datagram: OnDatagram) {
+        let mut memory = vec![0; RECEIVE_BUFFER * RECEIVE_BATCH];
+        let mut buffers: Vec<_> = memory.chunks_mut(RECEIVE_BUFFER).map(IoSliceMut::new).collect();
+        let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
+        let errors = Rate::every(Duration::from_secs(60));
+        loop {
+            let receive = || self.state.recv((&self.socket).into(), &mut buffers, &mut metas);
+            match self.socket.async_io(Interest::READABLE, receive).await {
+                Ok(count) => {
+                    for (buffer, meta) in buffers.iter().zip(&metas).take(count) {
+                        deliver(buffer, meta, &mut on_datagram);
+                    }
+                }
+                Err(error) => {
+                    // E.g. an ICMP error for something sent earlier: never a reason to stop.
+                    if errors.allow() {
+                        tracing::warn!(%error, "receiving UDP failed, going on");
+                    }
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn deliver(buffer: &[u8], meta: &RecvMeta, on_datagram: &mut OnDatagram) {
+    // Nobody can be answered at port 0.
+    if meta.addr.port() == 0 {
+        return;
+    }
+    let source = canonical(meta.addr);
+    let local_ip = meta.dst_ip.map(|ip| ip.to_canonical());
+    let received = buffer.get(..meta.len).unwrap_or_default();
+    for contents in received.chunks(meta.stride.max(1)) {
+        on_datagram(Datagram { source, local_ip, contents });
+    }
+}
+
+/// IPv4-mapped IPv6 addresses become IPv4; the scope of others is kept.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+fn is_link_local(ip: Ipv6Addr) -> bool {
+    ip.segments().first().is_some_and(|first| first & 0xffc0 == 0xfe80)
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
