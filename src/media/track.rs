@@ -85,7 +85,11 @@ impl Track {
     pub fn video_info(&self) -> Option<VideoInfo> {
         match &self.params {
             Params::H264 { sps, .. } => super::h264::parse_sps(sps),
-            Params::H265 { sps, .. } => super::h265::parse_sps(sps),
+            Params::H265 { vps, sps, .. } => {
+                let mut info = super::h265::parse_sps(sps)?;
+                info.fps = info.fps.or_else(|| super::h265::vps_fps(vps));
+                Some(info)
+            }
             Params::None | Params::Aac { .. } => None,
         }
     }

@@ -16,7 +16,7 @@ export class StreamCard {
     this.element = template.content.firstElementChild.cloneNode(true);
     const find = (selector) => this.element.querySelector(selector);
     this.parts = {
-      state: find('.state'), word: find('.state span'), source: find('.source'), note: find('.note'), viewers: find('.viewers span'),
+      state: find('.state'), word: find('.state span'), source: find('.source'), note: find('.note'), facts: find('dl'), viewers: find('.viewers span'),
       codec: find('[data-field=codec]'), size: find('[data-field=size]'), fps: find('[data-field=fps]'), bitrate: find('[data-field=bitrate]'),
     };
     const link = find('h2 a');
@@ -45,6 +45,7 @@ export class StreamCard {
     set(parts.size, format.size(stream?.width, stream?.height));
     set(parts.fps, format.frameRate(stream?.fps));
     set(parts.bitrate, state === 'live' ? format.bitrate(stream.bitrate ?? NaN) : '–');
+    parts.facts.hidden = ['codec', 'size', 'fps', 'bitrate'].every((key) => parts[key].textContent === '–');
     set(parts.viewers, format.count(viewersOf(stream), 'viewer'));
 
     const error = state === 'live' ? '' : stream?.last_error ?? producers.find((producer) => producer?.last_error)?.last_error ?? '';

@@ -54,6 +54,7 @@ export function addDialog({ exists, onAdded }) {
       input.focus();
       const start = url.indexOf('USER:PASSWORD@ADDRESS');
       input.setSelectionRange(start, start + 'USER:PASSWORD@ADDRESS'.length);
+      input.scrollLeft = 0;
     });
     const code = Object.assign(document.createElement('code'), { textContent: url });
     item.append(use, code);
@@ -73,7 +74,7 @@ export function addDialog({ exists, onAdded }) {
       const name = form.elements.name.value.trim();
       const urls = inputs().map((input) => input.value.trim()).filter(Boolean);
       await putStream(name, urls);
-      onAdded(name);
+      return () => onAdded(name);
     },
   });
 }
@@ -90,8 +91,9 @@ export function deleteDialog({ onDeleted }) {
       dialog.querySelector('#delete-text').textContent = `Its viewers are disconnected and its camera is let go.${watching}`;
     },
     async submit() {
-      await deleteStream(current);
-      onDeleted(current);
+      const name = current;
+      await deleteStream(name);
+      return () => onDeleted(name);
     },
   });
 }
@@ -110,8 +112,9 @@ function behave(dialog, { opened, submit }) {
     problem.hidden = true;
     send.disabled = true;
     try {
-      await submit();
-      if (mine === round) dialog.close();
+      const done = await submit();
+      if (mine === round) dialog.close(); // first: nothing behind an open dialog takes the focus
+      done();
     } catch (error) {
       if (mine === round) explain(problem, error);
     } finally {

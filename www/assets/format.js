@@ -25,7 +25,7 @@ export function percent(value) {
   return value >= 0 ? `${value.toFixed(value > 0 && value < 10 ? 1 : 0)} %` : NONE;
 }
 
-const CODECS = { H264: 'H.264', H265: 'H.265', HEVC: 'H.265', AVC: 'H.264', PCMA: 'G.711 A', PCMU: 'G.711 µ', OPUS: 'Opus', 'MPEG4-GENERIC': 'AAC' };
+const CODECS = { H264: 'H.264', H265: 'H.265', HEVC: 'H.265', AVC: 'H.264', PCMA: 'G.711\u00a0A', PCMU: 'G.711\u00a0µ', OPUS: 'Opus', 'MPEG4-GENERIC': 'AAC' };
 
 export function codec(name) {
   if (typeof name !== 'string' || !name) return '';

@@ -24,7 +24,7 @@ let streams = {};
 const openAdd = addDialog({
   exists: (name) => cards.has(name),
   onAdded: (name) => {
-    toast(`“${name}” is there.`, { text: 'Watch', href: playerUrl(name) });
+    toast(`“${name}” is added.`, { text: 'Watch', href: playerUrl(name) });
     poll.now();
   },
 });
@@ -161,7 +161,7 @@ function heroSideFor(name) {
   };
   const title = name === 'demo' ? 'This is the demo camera' : `“${name}” is the only camera so far`;
   const text = name === 'demo'
-    ? 'It comes with Streamgate and takes the same way as a real camera: RTSP in, WebRTC out. Now add your own.'
+    ? 'It comes with Streamgate and takes the same path as a real camera: RTSP in, WebRTC out. Now add your own.'
     : 'It plays here while it is alone. Add the next one with the button, or in one of these ways:';
   const button = element('button', { type: 'button', className: 'primary', textContent: 'Add camera', onclick: () => openAdd() });
   ui.heroSide.replaceChildren(element('h2', { textContent: title }), element('p', { textContent: text }), button, teach());

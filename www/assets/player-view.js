@@ -25,7 +25,7 @@ const HTML = `
   <canvas id="still" aria-hidden="true" hidden></canvas>
   <div id="sound-only" hidden>${ICONS.audio}<span>Sound only</span></div>
   <div id="top"><slot name="top"></slot></div>
-  <div id="spinner" role="img" aria-label="Connecting" hidden></div>
+  <div id="spinner" hidden><i></i><span>Waiting for the camera…</span></div>
   <div id="badge" role="status" hidden><i></i><span></span></div>
   <button type="button" id="big-play" aria-label="Play" hidden>${ICONS.play}</button>
   <button type="button" id="unmute" hidden>${ICONS.muted}<span>Turn sound on</span></button>
@@ -70,6 +70,7 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
   background: linear-gradient(#000b, #0000); transition: opacity .2s; }
 #top:not(.filled) { background: none; }
 ::slotted([slot=top]) { pointer-events: auto; }
+#top, #bar { z-index: 1; }
 #bar { position: absolute; inset: auto 0 0; display: flex; align-items: center; gap: 2px; padding: 30px 8px 6px;
   padding-bottom: max(6px, env(safe-area-inset-bottom)); background: linear-gradient(#0000, #000c); transition: opacity .2s; }
 #bar button { width: 44px; height: 44px; display: grid; place-items: center; border-radius: 10px; opacity: .92; }
@@ -87,10 +88,11 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 @container (max-width: 345px) { #snapshot { display: none !important; } }
 @container (max-width: 299px) { #live { display: none; } }
 
-#spinner { position: absolute; inset: 0; margin: auto; width: 44px; height: 44px; border-radius: 50%;
-  border: 3px solid #fff3; border-top-color: #fff; animation: turn 1s linear infinite, appear .3s .25s backwards; }
+#spinner { position: absolute; inset: 0; display: grid; place-content: center; justify-items: center; pointer-events: none; animation: appear .3s .25s backwards; }
+#spinner i { width: 44px; height: 44px; border-radius: 50%; border: 3px solid #fff3; border-top-color: #fff; animation: turn 1s linear infinite; }
+#spinner span { margin: 14px 0 -36px; font-size: 14px; text-shadow: 0 0 4px #000; animation: appear .3s 3s backwards; }
 #badge { position: absolute; left: 50%; top: max(16px, env(safe-area-inset-top)); transform: translateX(-50%); display: flex; align-items: center; gap: 9px;
-  max-width: calc(100% - 32px); padding: 8px 15px; border-radius: 99px; background: #14161ad9; font-size: 14px; font-weight: 500; animation: appear .3s; }
+  width: max-content; max-width: calc(100% - 32px); padding: 8px 15px; border-radius: 99px; background: #14161ad9; font-size: 14px; font-weight: 500; animation: appear .3s; }
 #top.filled ~ #badge { top: calc(60px + env(safe-area-inset-top)); }
 #badge i { flex: none; width: 9px; height: 9px; border-radius: 50%; background: #f5b731; animation: pulse 1.4s ease-in-out infinite; }
 #big-play { position: absolute; inset: 0; margin: auto; width: 76px; height: 76px; display: grid; place-items: center; border-radius: 50%;
@@ -98,7 +100,7 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 #big-play:hover { background: #14161ae6; transform: scale(1.05); }
 #big-play:focus-visible { border-radius: 50%; }
 #big-play svg { width: 36px; height: 36px; }
-#unmute { position: absolute; right: 14px; bottom: 68px; display: flex; align-items: center; gap: 8px; min-height: 44px; padding: 0 16px 0 12px;
+#unmute { position: absolute; z-index: 2; right: 14px; bottom: 68px; display: flex; align-items: center; gap: 8px; min-height: 44px; padding: 0 16px 0 12px;
   border-radius: 99px; background: #fff; color: #14161a; font-weight: 600; font-size: 14px; animation: appear .3s; }
 #unmute:focus-visible { outline-offset: 3px; border-radius: 99px; }
 #sound-only { position: absolute; inset: 0; display: grid; place-content: center; justify-items: center; gap: 8px; color: #c6cad3; }
@@ -119,7 +121,8 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 #retry:hover { background: #e4e7ee; }
 #retry:focus-visible { outline-offset: 3px; border-radius: 99px; }
 @container (max-height: 300px) {
-  #panel { padding: 10px 16px; } #panel > div { padding-block: 6px 48px; }
+  .failed #bar { display: none; }
+  #panel { padding: 10px 16px; } #panel > div { padding-block: 6px; }
   #panel p { font-size: 13px; margin-top: 4px; } #panel h2 { font-size: 16px; }
   #panel #countdown { margin-top: 6px; } #actions { margin-top: 8px; }
 }
@@ -137,7 +140,8 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 @keyframes appear { from { opacity: 0; } }
 @media (prefers-reduced-motion: reduce) {
   *, ::before, ::after { transition: none !important; animation-duration: 0s !important; animation-delay: 0s !important; }
-  #spinner { animation: turn 3s steps(8) infinite !important; }
+  #spinner i { animation: turn 3s steps(8) infinite !important; }
+  #spinner span { animation-duration: .01s !important; animation-delay: 3s !important; }
 }
 `;
 

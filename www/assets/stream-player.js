@@ -183,6 +183,7 @@ export class StreamPlayer extends HTMLElement {
     const ui = this.#ui;
     const { state, error, wanted, transport } = this.#playback;
     for (const name of ['connecting', 'playing', 'waiting', 'paused', 'error']) ui.stage.classList.toggle(name, name === state);
+    ui.stage.classList.toggle('failed', Boolean(error));
     ui.bar.hidden = !this.hasAttribute('controls');
     ui.bigPlay.hidden = wanted || !this.src;
     ui.spinner.hidden = state !== 'connecting' || Boolean(error);
@@ -190,9 +191,9 @@ export class StreamPlayer extends HTMLElement {
     ui.badge.lastElementChild.textContent = this.message;
     ui.soundOnly.hidden = !(state === 'playing' && transport && !transport.hasVideo);
     label(ui.play, wanted ? 'Pause' : 'Play', wanted ? ICONS.pause : ICONS.play, 'k');
-    ui.live.lastElementChild.textContent = { playing: 'Live', paused: 'Paused', waiting: 'Waiting' }[state] ?? 'Connecting';
+    ui.live.lastElementChild.textContent = { playing: 'Live', paused: 'Paused', waiting: 'Waiting', error: 'Offline' }[state] ?? 'Connecting';
     ui.snapshot.hidden = !(transport?.hasVideo && this.firstFrameMs !== null) && ui.still.hidden;
-    ui.pip.hidden = !(document.pictureInPictureEnabled && ui.video.requestPictureInPicture);
+    ui.pip.hidden = !(document.pictureInPictureEnabled && ui.video.requestPictureInPicture && transport?.hasVideo !== false);
     ui.full.hidden = !(this.requestFullscreen || ui.video.webkitEnterFullscreen);
     if (state === 'paused') { ui.stats.hidden = true; ui.unmute.hidden = true; }
     ui.showStats.setAttribute('aria-pressed', String(!ui.stats.hidden));
@@ -207,7 +208,7 @@ export class StreamPlayer extends HTMLElement {
     if (!error) return;
     const set = (element, value) => { if (element.textContent !== value) element.textContent = value; };
     set(ui.panel.querySelector('h2'), error.title);
-    set(ui.detail, error.detail);
+    set(ui.detail, error.detail.replace(/^[a-z](?=[a-z]* )/, (letter) => letter.toUpperCase()));
     set(ui.hint, error.hint);
     const { retryAt, transport } = this.#playback;
     ui.retry.hidden = !retryAt && !transport;
@@ -230,12 +231,12 @@ export class StreamPlayer extends HTMLElement {
       'Frame rate': format.frameRate(s.fps),
       Bitrate: format.bitrate(s.bitrate ?? NaN),
       Jitter: format.milliseconds(s.jitterMs ?? NaN),
-      Buffer: format.milliseconds(s.bufferMs ?? NaN),
-      'Round trip': format.milliseconds(s.rttMs ?? NaN),
       Loss: `${format.percent(s.lossPercent)} (${s.packetsLost})`,
-      'Frames dropped': `${s.framesDropped} of ${s.framesDecoded + s.framesDropped}`,
-      Freezes: String(s.freezeCount),
+      'Round trip': format.milliseconds(s.rttMs ?? NaN),
       'First frame': format.milliseconds(s.firstFrameMs ?? NaN),
+      'Frames dropped': `${s.framesDropped} of ${s.framesDecoded + s.framesDropped}`,
+      Buffer: format.milliseconds(s.bufferMs ?? NaN),
+      Freezes: String(s.freezeCount),
     };
     this.#ui.stats.classList.toggle('wide', this.clientHeight < 330 && this.clientWidth > 460);
     for (const [name, value] of Object.entries(rows)) {

@@ -49,6 +49,7 @@ export class WebRtcTransport extends EventTarget {
   #media;
   #session = null;
   #closed = false;
+  #wasConnected = false;
   #abort = new AbortController();
   #timer = 0;
   #stats = new StatsReader();
@@ -82,6 +83,7 @@ export class WebRtcTransport extends EventTarget {
     await this.#accept(pc, answer);
     if (this.#closed) return;
 
+    this.#noticeGoodbye(pc);
     const receiving = pc.getTransceivers().filter((t) => t.currentDirection === 'recvonly');
     const tracks = receiving.map((t) => t.receiver.track);
     this.hasVideo = tracks.some((t) => t.kind === 'video');
@@ -170,11 +172,22 @@ export class WebRtcTransport extends EventTarget {
     if (url) fetch(url, { method: 'DELETE', keepalive: true }).catch(() => {});
   }
 
+  /** A server that ends the session says so in DTLS; the connection state would tell only seconds later. */
+  #noticeGoodbye(pc) {
+    const dtls = pc.getReceivers()[0]?.transport;
+    dtls?.addEventListener('statechange', () => {
+      if (dtls.state === 'closed' || dtls.state === 'failed') this.#fail();
+    });
+  }
+
   #connectionChanged() {
     if (this.#closed) return;
     const state = this.pc.connectionState;
     if (state === 'failed' || state === 'closed') return this.#fail();
-    if (state === 'connected') clearTimeout(this.#timer);
+    if (state === 'connected') {
+      clearTimeout(this.#timer);
+      this.#wasConnected = true;
+    }
     if (state === 'disconnected') this.#failAfter(DISCONNECTED_GRACE_MS);
     this.connection = state === 'new' ? 'connecting' : state;
     this.dispatchEvent(new Event('connection'));
@@ -188,9 +201,11 @@ export class WebRtcTransport extends EventTarget {
   #fail() {
     if (this.#closed) return;
     const port = new URL(this.#base).port;
-    const error = new PlayError('connection', 'The media connection could not be held', {
-      hint: `A firewall may block ${port ? `port ${port}` : 'the server’s port'} for UDP and TCP.`,
-    });
+    const error = this.#wasConnected
+      ? new PlayError('connection', 'The connection was lost')
+      : new PlayError('connection', 'No media connection to the server', {
+          hint: `A firewall may block ${port ? `port ${port}` : 'the server’s port'} for UDP and TCP.`,
+        });
     this.dispatchEvent(new CustomEvent('failed', { detail: error }));
   }
 }
