@@ -4,6 +4,7 @@ use crate::graph::{Consumer, Producer, State, Status, Stream};
 use crate::media::{Codec, Kind, Track, VideoInfo};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
@@ -76,17 +77,44 @@ struct TrackView {
 
 /// A codec in ffprobe's words.
 #[derive(Debug, Serialize)]
-struct CodecView {
-    codec_name: &'static str,
-    codec_type: &'static str,
+pub struct CodecView {
+    /// `h264`, `hevc`, `aac` …
+    pub codec_name: &'static str,
+    /// `video` or `audio`.
+    pub codec_type: &'static str,
+    /// Of video, e.g. `High`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    profile: Option<&'static str>,
+    pub profile: Option<&'static str>,
+    /// As coded: `31` is 3.1 for H.264, `93` for H.265.
     #[serde(skip_serializing_if = "Option::is_none")]
-    level: Option<u8>,
+    pub level: Option<u8>,
+    /// Of audio, in Hz.
     #[serde(skip_serializing_if = "Option::is_none")]
-    sample_rate: Option<u32>,
+    pub sample_rate: Option<u32>,
+    /// Of audio.
     #[serde(skip_serializing_if = "Option::is_none")]
-    channels: Option<u8>,
+    pub channels: Option<u8>,
+}
+
+impl fmt::Display for CodecView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.codec_name)?;
+        if let Some(profile) = self.profile {
+            write!(f, " {profile}")?;
+        }
+        if let Some(level) = self.level {
+            let tenths = if self.codec_name == Codec::H265.ffmpeg_name() { level / 3 } else { level };
+            write!(f, ", level {}.{}", tenths / 10, tenths % 10)?;
+        }
+        if let Some(rate) = self.sample_rate {
+            write!(f, ", {rate} Hz")?;
+        }
+        match self.channels {
+            None => Ok(()),
+            Some(1) => f.write_str(", 1 channel"),
+            Some(channels) => write!(f, ", {channels} channels"),
+        }
+    }
 }
 
 /// One viewer.
@@ -291,7 +319,8 @@ fn codec_view(codec: Codec) -> CodecView {
     }
 }
 
-fn track_codec(track: &Track) -> CodecView {
+/// What is known of a track's codec.
+pub fn track_codec(track: &Track) -> CodecView {
     let info: Option<VideoInfo> = track.video_info();
     let audio = track.kind() == Kind::Audio;
     CodecView {
