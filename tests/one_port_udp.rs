@@ -88,6 +88,16 @@ async fn destinations_that_cannot_be_are_errors_and_harm_nobody() {
     let _ = server.udp.try_send(to, None, &vec![0; 70_000], 70_000);
     let _ = server.udp.try_send(to, None, &[0; 3000], 1000);
     let _ = server.udp.try_send(to, Some("::1".parse().unwrap()), &[0; 3000], 1000);
+    // Source addresses that are not (any more) of this machine: the system says EINVAL, for a run and for one.
+    for (to, source) in [("[::1]:9", "2001:db8::1"), ("127.0.0.1:9", "224.0.0.1")] {
+        for size in [3000, 10] {
+            let source = Some(source.parse().unwrap());
+            assert!(
+                server.udp.try_send(to.parse().unwrap(), source, &vec![0; size], 1000).is_err(),
+                "{to} {size}"
+            );
+        }
+    }
     assert_eq!(server.udp.max_segments(), segments, "one bad destination switched GSO off");
 
     let v4 = echo("127.0.0.1:0").await.0;

@@ -282,9 +282,9 @@ impl Running {
     fn follow_arrival(&mut self, media: i64, passed: i64, now: i64) -> i64 {
         let error = now.saturating_sub(media.saturating_add(self.offset));
         let most = match error.abs() {
-            ..=TOLERANCE => return 0,
-            ..=FAR => passed / 20,
-            ..=JUMP => passed / 4,
+            small if small <= TOLERANCE => return 0,
+            moderate if moderate <= FAR => passed / 20,
+            large if large <= JUMP => passed / 4,
             // Only ahead of arrival: behind it, the track was anchored anew.
             _ => passed - passed / 1024,
         };

@@ -1,9 +1,11 @@
 //! The UDP half of the one port, and every trick with it: batches, GRO, GSO, source addresses.
 
 use super::rate::Rate;
+use parking_lot::RwLock;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -38,8 +40,11 @@ pub type OnDatagram = Box<dyn FnMut(Datagram<'_>) + Send>;
 #[derive(Debug)]
 pub struct UdpPort {
     socket: UdpSocket,
-    state: UdpSocketState,
+    /// Replaced only by [`UdpPort::restore`].
+    state: RwLock<UdpSocketState>,
     local: SocketAddr,
+    /// A single datagram went where a run was refused: this system has no GSO.
+    gso_refused: AtomicBool,
 }
 
 impl UdpPort {
@@ -60,7 +65,12 @@ impl UdpPort {
         let local = socket.local_addr()?;
         let gso = state.max_gso_segments();
         tracing::debug!(%local, gso, gro = state.gro_segments(), "UDP socket ready");
-        Ok(UdpPort { socket: UdpSocket::from_std(socket)?, state, local })
+        Ok(UdpPort {
+            socket: UdpSocket::from_std(socket)?,
+            state: RwLock::new(state),
+            local,
+            gso_refused: AtomicBool::new(false),
+        })
     }
 
     /// The port number.
@@ -70,7 +80,7 @@ impl UdpPort {
 
     /// Datagrams that one call of [`UdpPort::try_send`] can hand to the system at once: 1 without GSO.
     pub fn max_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.state.read().max_gso_segments()
     }
 
     /// Sends a run of datagrams to one destination, without waiting. `contents` is cut into datagrams of
@@ -97,15 +107,31 @@ impl UdpPort {
         let run_size = segments.saturating_mul(segment_size);
         for run in contents.chunks(run_size) {
             match self.send(destination, source_ip, run, segment_size) {
-                Ok(()) => {}
-                // A kernel or driver that cannot do GSO after all; from now on `max_segments` is 1.
                 Err(error) if run.len() > segment_size && error.kind() != io::ErrorKind::WouldBlock => {
-                    for datagram in run.chunks(segment_size) {
-                        self.send(destination, source_ip, datagram, segment_size)?;
-                    }
+                    self.send_one_by_one(destination, source_ip, run, segment_size)?;
                 }
-                Err(error) => return Err(error),
+                sent => sent?,
             }
+        }
+        Ok(())
+    }
+
+    /// After a run was refused: by a kernel or driver that cannot do GSO after all, or because of this destination.
+    fn send_one_by_one(
+        &self,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+        run: &[u8],
+        size: usize,
+    ) -> io::Result<()> {
+        for datagram in run.chunks(size) {
+            if let Err(error) = self.send(to, source, datagram, size) {
+                self.restore();
+                return Err(error);
+            }
+        }
+        if self.max_segments() == 1 && !self.gso_refused.swap(true, Ordering::Relaxed) {
+            tracing::info!("the system refuses UDP segmentation offload: datagrams are sent one by one");
         }
         Ok(())
     }
@@ -120,11 +146,28 @@ impl UdpPort {
     ) -> io::Result<()> {
         let segment_size = (run.len() > size).then_some(size);
         let transmit = Transmit { destination, ecn: None, contents: run, segment_size, src_ip };
-        self.state.try_send((&self.socket).into(), &transmit)
+        let segments = self.max_segments();
+        let sent = self.state.read().try_send((&self.socket).into(), &transmit);
+        if sent.is_err() && segment_size.is_none() && segments > self.max_segments() {
+            self.restore();
+        }
+        sent
     }
 
-    /// What the system would answer with EINVAL is refused here: quinn-udp takes that for a lack of GSO,
-    /// and one forged source address would slow down everybody.
+    /// quinn-udp takes every EINVAL and EIO for a lack of GSO and never tries it again. When a single datagram fails
+    /// as well it was the destination's fault (e.g. its `source_ip` is no address of this machine any more): one
+    /// viewer must not slow down all others.
+    fn restore(&self) {
+        if self.gso_refused.load(Ordering::Relaxed) {
+            return;
+        }
+        match UdpSocketState::new((&self.socket).into()) {
+            Ok(state) => *self.state.write() = state,
+            Err(error) => tracing::debug!(%error, "cannot set up the UDP socket again"),
+        }
+    }
+
+    /// The address as this socket's family writes it. What the system would answer with EINVAL is refused here.
     fn in_socket_family(&self, destination: SocketAddr) -> io::Result<SocketAddr> {
         let ip = destination.ip().to_canonical();
         if destination.port() == 0 || ip.is_unspecified() {
@@ -160,7 +203,7 @@ impl UdpPort {
         let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
         let errors = Rate::every(Duration::from_secs(60));
         loop {
-            let receive = || self.state.recv((&self.socket).into(), &mut buffers, &mut metas);
+            let receive = || self.state.read().recv((&self.socket).into(), &mut buffers, &mut metas);
             match self.socket.async_io(Interest::READABLE, receive).await {
                 Ok(count) => {
                     for (buffer, meta) in buffers.iter().zip(&metas).take(count) {

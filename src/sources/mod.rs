@@ -25,7 +25,8 @@ pub const SCHEMES: &[&str] = &["rtsp"];
 /// # Errors
 /// What is wrong with the URL, without credentials.
 pub fn open(url: &str) -> Result<Arc<dyn Source>, String> {
-    let known = || format!("known are {}", SCHEMES.iter().map(|s| format!("{s}:")).collect::<Vec<_>>().join(", "));
+    let known =
+        || format!("known are {}", SCHEMES.iter().map(|s| format!("{s}:")).collect::<Vec<_>>().join(", "));
     let url = url.trim();
     let Some((scheme, _)) = url.split_once(':') else {
         return Err(format!("a source is a URL, e.g. rtsp://camera/path; {}", known()));
@@ -35,7 +36,11 @@ pub fn open(url: &str) -> Result<Arc<dyn Source>, String> {
         None => {
             // What is before the colon may be a user name if the scheme was forgotten.
             let is_scheme = url.get(scheme.len()..).is_some_and(|rest| rest.starts_with("://"));
-            let named = if is_scheme { format!("scheme {scheme:?} is not known") } else { "the scheme is missing or not known".to_owned() };
+            let named = if is_scheme {
+                format!("scheme {scheme:?} is not known")
+            } else {
+                "the scheme is missing or not known".to_owned()
+            };
             Err(format!("{named}; {}", known()))
         }
     }

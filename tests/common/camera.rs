@@ -2,9 +2,9 @@
 
 use super::clips::{clips_folder, tool};
 use super::lines::Lines;
+use parking_lot::Mutex;
 use std::io::Write;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
 const READY_DEADLINE: Duration = Duration::from_secs(20);
@@ -138,7 +138,7 @@ impl Camera {
 
     fn command(&self, line: &str) -> String {
         let running = self.running.as_ref().expect("the camera is running");
-        let mut io = running.io.lock().expect("no panic while it is locked");
+        let mut io = running.io.lock();
         writeln!(io.0, "{line}").expect("the camera simulator reads its commands");
         let answer = io.1.next(ANSWER_DEADLINE);
         drop(io);

@@ -9,3 +9,10 @@ pub mod header;
 pub mod normalize;
 pub mod packetize;
 pub mod sequence;
+
+mod payload;
+mod sets;
+#[cfg(test)]
+mod tests;
+mod video;
+mod video_state;

@@ -22,7 +22,9 @@ pub fn status_in_words(method: &str, code: u16, reason: &str) -> String {
         454 => ("Session Not Found", ""),
         455 => ("Method Not Valid in This State", ""),
         459 => ("Aggregate Operation Not Allowed", ""),
-        461 => ("Unsupported Transport", "the camera can't send this way; try #transport=udp or #transport=tcp"),
+        461 => {
+            ("Unsupported Transport", "the camera can't send this way; try #transport=udp or #transport=tcp")
+        }
         500 => ("Internal Server Error", "the camera has failed; restarting it may help"),
         503 => ("Service Unavailable", "the camera is busy or serves too many viewers already"),
         551 => ("Option not supported", ""),
@@ -67,9 +69,12 @@ pub fn parse_transport(value: &str) -> TransportAnswer {
         let part = part.trim();
         match part.split_once('=') {
             Some((name, value)) if name.eq_ignore_ascii_case("interleaved") => {
-                answer.interleaved = parse_pair(value).and_then(|(a, b)| Some((a.try_into().ok()?, b.try_into().ok()?)));
+                answer.interleaved =
+                    parse_pair(value).and_then(|(a, b)| Some((a.try_into().ok()?, b.try_into().ok()?)));
             }
-            Some((name, value)) if name.eq_ignore_ascii_case("server_port") => answer.server_port = parse_pair(value),
+            Some((name, value)) if name.eq_ignore_ascii_case("server_port") => {
+                answer.server_port = parse_pair(value)
+            }
             Some(_) => {}
             None => answer.is_tcp |= part.eq_ignore_ascii_case("RTP/AVP/TCP"),
         }
@@ -96,7 +101,8 @@ pub fn base_uri(content_base: Option<&str>, content_location: Option<&str>, requ
         named if is_absolute(named) => named.to_owned(),
         // Some say a path only, some leave the scheme out (Anjvision).
         path if path.starts_with('/') => {
-            let host_end = request_uri.get(7..).and_then(|r| r.find('/')).map_or(request_uri.len(), |i| i + 7);
+            let host_end =
+                request_uri.get(7..).and_then(|r| r.find('/')).map_or(request_uri.len(), |i| i + 7);
             format!("{}{path}", request_uri.get(..host_end).unwrap_or_default())
         }
         named => format!("rtsp://{named}"),
@@ -118,7 +124,8 @@ pub fn join_control(base: &str, control: &str) -> String {
 }
 
 fn is_absolute(uri: &str) -> bool {
-    uri.split_once("://").is_some_and(|(scheme, _)| scheme.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("rtsp")))
+    uri.split_once("://")
+        .is_some_and(|(scheme, _)| scheme.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("rtsp")))
 }
 
 /// A URI as a request line can carry it, without user name and password.
@@ -172,7 +179,8 @@ mod tests {
     fn transport_headers_are_read_leniently() {
         let tcp = parse_transport("RTP/AVP/TCP;unicast;interleaved=2-3;ssrc=0x6f7c");
         assert_eq!((tcp.is_tcp, tcp.interleaved), (true, Some((2, 3))));
-        let udp = parse_transport("RTP/AVP;unicast;client_port=5000-5001; server_port=6000-6001;source=1.2.3.4");
+        let udp =
+            parse_transport("RTP/AVP;unicast;client_port=5000-5001; server_port=6000-6001;source=1.2.3.4");
         assert_eq!((udp.is_tcp, udp.server_port), (false, Some((6000, 6001))));
         assert_eq!(parse_transport("RTP/AVP/TCP;interleaved=4").interleaved, Some((4, 5)));
         for odd in ["", ";;;", "interleaved=300-301", "server_port=65535", "interleaved=-"] {
@@ -183,7 +191,10 @@ mod tests {
 
     #[test]
     fn refusals_say_what_to_do() {
-        assert_eq!(status_in_words("DESCRIBE", 404, "Not Found"), "404 Not Found: no such path on the camera");
+        assert_eq!(
+            status_in_words("DESCRIBE", 404, "Not Found"),
+            "404 Not Found: no such path on the camera"
+        );
         assert_eq!(status_in_words("DESCRIBE", 404, ""), "404 Not Found: no such path on the camera");
         assert_eq!(status_in_words("PLAY", 599, "Odd\u{7}"), "599 Odd: the camera's answer to PLAY");
     }

@@ -63,8 +63,11 @@ impl Auth {
         let client = match PasswordClient::try_from(challenge) {
             Ok(client) => client,
             Err(_) => {
-                let scheme: String = challenge.chars().take_while(char::is_ascii_alphanumeric).take(20).collect();
-                return Challenged::GiveUp(format!("the camera's way to log in ({scheme}) is not understood"));
+                let scheme: String =
+                    challenge.chars().take_while(char::is_ascii_alphanumeric).take(20).collect();
+                return Challenged::GiveUp(format!(
+                    "the camera's way to log in ({scheme}) is not understood"
+                ));
             }
         };
         let is_first = self.client.is_none();
@@ -112,7 +115,10 @@ mod tests {
         assert!(value.contains("response=\"c91dde3b0fd454cb5c6d92e373df6a53\""), "{value}");
         auth.challenged(Some("Digest realm=\"cam\", nonce=\"two\", algorithm=SHA-256, qop=\"auth\""), 0);
         let value = auth.authorization("DESCRIBE", "rtsp://h/").expect("signed");
-        assert!(value.contains("SHA-256") && value.contains("nc=00000001") && value.contains("qop=auth"), "{value}");
+        assert!(
+            value.contains("SHA-256") && value.contains("nc=00000001") && value.contains("qop=auth"),
+            "{value}"
+        );
     }
 
     #[test]

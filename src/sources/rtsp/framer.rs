@@ -145,7 +145,10 @@ impl Framer {
                     too_large(&text)
                 } else {
                     let at = taken.len().saturating_sub(1);
-                    format!("the camera sent what is no RTSP: {}", excerpt(unparsed.get(at..).unwrap_or_default(), &text))
+                    format!(
+                        "the camera sent what is no RTSP: {}",
+                        excerpt(unparsed.get(at..).unwrap_or_default(), &text)
+                    )
                 })
             }
         }
@@ -290,7 +293,8 @@ mod tests {
 
     #[test]
     fn wrong_lengths_are_refused_and_quoted() {
-        let answer = |length: &str| refusal(format!("RTSP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
+        let answer =
+            |length: &str| refusal(format!("RTSP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
         assert!(answer("-5").contains("Content-Length: -5"));
         assert!(answer("99999999999").contains("Content-Length: 99999999999"));
         assert!(answer("18446744073709551615").contains("1 MiB"));

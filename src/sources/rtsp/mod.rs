@@ -108,14 +108,18 @@ impl RtspSource {
 async fn run_once<O: Output>(url: &RtspUrl, deadline: Instant, out: &mut O) -> Result<SourceError, Fail> {
     let connecting = timeout(url.timeout, Session::connect(url.clone())).await;
     let mut session = connecting.unwrap_or_else(|_| {
-        Err(SourceError::TimedOut(format!("{} doesn't answer: no connection in {} s", url.peer(), url.timeout.as_secs())))
+        Err(SourceError::TimedOut(format!(
+            "{} doesn't answer: no connection in {} s",
+            url.peer(),
+            url.timeout.as_secs()
+        )))
     })?;
     let started = timeout_at(deadline, start(&mut session)).await;
     let (setups, details) = match started {
         Ok(started) => started?,
         Err(_) => return Err(too_late(&session, url).into()),
     };
-    if url.transport == Transport::Udp {
+    if session.url.transport == Transport::Udp {
         let patience = UDP_PATIENCE.min(url.timeout);
         if !play::udp_comes_through(&mut session, &setups, patience).await? {
             return Err(Fail::Transport(format!("nothing came in {} s", patience.as_secs())));
@@ -128,7 +132,7 @@ async fn run_once<O: Output>(url: &RtspUrl, deadline: Instant, out: &mut O) -> R
 /// From OPTIONS to PLAY.
 async fn start(session: &mut Session) -> Result<(Vec<Setup>, SourceDetails), Fail> {
     let description = session.describe().await?;
-    let setups = session.setup(&description, session.url.transport).await?;
+    let setups = session.setup(&description).await?;
     session.play().await?;
     let details = SourceDetails {
         protocol: match session.url.transport {

@@ -115,7 +115,13 @@ fn take_messages<O: Output>(
     Ok(())
 }
 
-fn take_datagrams<O: Output>(track: usize, pair: &UdpPair, buffer: &mut [u8], receiver: &mut Receiver, out: &mut O) {
+fn take_datagrams<O: Output>(
+    track: usize,
+    pair: &UdpPair,
+    buffer: &mut [u8],
+    receiver: &mut Receiver,
+    out: &mut O,
+) {
     let arrival = Instant::now();
     for _ in 0..DATAGRAMS_AT_ONCE {
         let Some((kind, length)) = pair.try_receive(buffer) else { return };
@@ -131,13 +137,19 @@ fn take_datagrams<O: Output>(track: usize, pair: &UdpPair, buffer: &mut [u8], re
 ///
 /// # Errors
 /// When the camera ends the session meanwhile.
-pub async fn udp_comes_through(session: &mut Session, setups: &[Setup], wait: Duration) -> Result<bool, SourceError> {
+pub async fn udp_comes_through(
+    session: &mut Session,
+    setups: &[Setup],
+    wait: Duration,
+) -> Result<bool, SourceError> {
     let sockets: Vec<&UdpPair> = setups.iter().filter_map(|s| s.udp.as_ref()).collect();
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         loop {
             match session.wire.next_message() {
-                Ok(Some(Incoming::Request(request))) => session.answer(&request).map_err(|e| ended(session, e))?,
+                Ok(Some(Incoming::Request(request))) => {
+                    session.answer(&request).map_err(|e| ended(session, e))?
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(e) => return Err(ended(session, e)),

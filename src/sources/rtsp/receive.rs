@@ -90,7 +90,9 @@ impl Receiver {
     /// Takes an interleaved packet. Channels that nobody has are ignored. Two tracks on one channel, as some cameras
     /// answer, are told apart by payload type.
     pub fn interleaved(&mut self, channel: u8, packet: &[u8], arrival: Instant, out: &mut impl Output) {
-        let on = |rtp: bool| move |t: &TrackIn| t.channels.is_some_and(|(a, b)| channel == if rtp { a } else { b });
+        let on = |rtp: bool| {
+            move |t: &TrackIn| t.channels.is_some_and(|(a, b)| channel == if rtp { a } else { b })
+        };
         let payload_type = packet.get(1).map(|b| b & 0x7f);
         let rtp = |t: &TrackIn| on(true)(t);
         let exact = self.tracks.iter().position(|t| rtp(t) && Some(t.payload_type) == payload_type);
@@ -184,10 +186,22 @@ impl Receiver {
     }
 }
 
-fn write_ready(track: usize, ready: &mut Vec<Ordered<Held>>, spare: &mut Vec<Vec<u8>>, out: &mut impl Output) {
+fn write_ready(
+    track: usize,
+    ready: &mut Vec<Ordered<Held>>,
+    spare: &mut Vec<Vec<u8>>,
+    out: &mut impl Output,
+) {
     for Ordered { item, loss } in ready.drain(..) {
         let Header { timestamp, marker, .. } = item.header;
-        out.write_rtp(RtpIn { track, payload: &item.payload, timestamp, marker, loss, arrival: item.arrival });
+        out.write_rtp(RtpIn {
+            track,
+            payload: &item.payload,
+            timestamp,
+            marker,
+            loss,
+            arrival: item.arrival,
+        });
         // One camera's datagrams are small; a big one is not worth keeping.
         if spare.len() < 64 && item.payload.capacity() <= 2048 {
             spare.push(item.payload);
@@ -223,8 +237,10 @@ impl Statistics {
         }
         self.received = self.received.wrapping_add(1);
         if let Some((before, timestamp)) = self.last {
-            let waited = (arrival.saturating_duration_since(before).as_secs_f64() * f64::from(clock_rate)) as i64;
-            let transit = (waited - i64::from(header.timestamp.wrapping_sub(timestamp) as i32)).unsigned_abs();
+            let waited =
+                (arrival.saturating_duration_since(before).as_secs_f64() * f64::from(clock_rate)) as i64;
+            let transit =
+                (waited - i64::from(header.timestamp.wrapping_sub(timestamp) as i32)).unsigned_abs();
             let transit = u32::try_from(transit).unwrap_or(u32::MAX).min(1 << 24);
             self.jitter = self.jitter.wrapping_add(transit).wrapping_sub((self.jitter + 8) >> 4);
         }

@@ -59,7 +59,8 @@ fn only_video_keeps_a_session_with_video_alive() {
 
 #[test]
 fn tracks_on_one_channel_are_told_apart() {
-    let mut receiver = Receiver::new(&[setup(Codec::H264, 96, (0, 1)), setup(Codec::Pcma, 8, (0, 1))], Instant::now());
+    let mut receiver =
+        Receiver::new(&[setup(Codec::H264, 96, (0, 1)), setup(Codec::Pcma, 8, (0, 1))], Instant::now());
     let mut seen = Seen::default();
     receiver.interleaved(0, &packet(8, 1), Instant::now(), &mut seen);
     receiver.interleaved(0, &packet(96, 1), Instant::now(), &mut seen);
@@ -119,7 +120,9 @@ fn receiver_reports_count_what_was_lost() {
         receiver.interleaved(0, &packet(96, sequence), now, &mut seen);
     }
     receiver.report(1, now, &mut report);
-    let word = |report: &[u8], i: usize| u32::from_be_bytes([report[i], report[i + 1], report[i + 2], report[i + 3]]);
+    let word = |report: &[u8], i: usize| {
+        u32::from_be_bytes([report[i], report[i + 1], report[i + 2], report[i + 3]])
+    };
     assert_eq!((report[1], word(&report, 8)), (201, 7));
     assert_eq!((report[12], word(&report, 12) & 0xff_ffff), ((256 / 5) as u8, 1));
     assert_eq!(word(&report, 16), 0x1_0002, "one turn and two");

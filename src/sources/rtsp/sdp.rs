@@ -1,6 +1,6 @@
 //! Session descriptions (RFC 8866) as cameras write them. Total and lenient: what can't be read is left out.
 
-use crate::media::{Codec, Kind, Params, Track};
+use crate::media::{Codec, Kind, Params, Track, aac, h264, h265};
 use std::sync::Arc;
 
 /// Most media sections that are read.
@@ -198,6 +198,8 @@ impl Format {
             (_, rate) => rate,
         };
         let params = match codec {
+            Codec::H264 => h264::params_from_fmtp(&self.fmtp).unwrap_or_default(),
+            Codec::H265 => h265::params_from_fmtp(&self.fmtp).unwrap_or_default(),
             Codec::Aac => self.aac_params(clock_rate, channels)?,
             _ => Params::None,
         };
@@ -214,33 +216,19 @@ impl Format {
                 return None;
             }
         }
-        let config = match self.parameter("config") {
-            Some(hex) => from_hex(hex.trim_matches('"'))?,
+        match self.parameter("config") {
+            Some(_) => aac::params_from_fmtp(&self.fmtp),
             None => {
                 // ISO/IEC 14496-3 §1.6.2.1: object type 2, frequency index, channels.
                 const RATES: [u32; 13] =
                     [96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350];
                 let index = u8::try_from(RATES.iter().position(|r| *r == clock_rate)?).ok()?;
-                vec![2 << 3 | index >> 1, (index & 1) << 7 | channels.min(7) << 3]
+                Some(Params::Aac {
+                    config: Arc::from([2 << 3 | index >> 1, (index & 1) << 7 | channels.min(7) << 3]),
+                })
             }
-        };
-        (config.len() >= 2).then(|| Params::Aac { config: Arc::from(config) })
+        }
     }
-}
-
-/// Reads hexadecimal digits, at most 256 bytes.
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() > 512 || text.len() % 2 == 1 {
-        return None;
-    }
-    let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ fn one(lines: &str) -> Option<Track> {
 fn hikvision_has_absolute_controls_and_metadata() {
     let sdp = camera("hikvision");
     assert_eq!(tracks(&sdp), [(96, Codec::H264, 90_000, 0), (8, Codec::Pcma, 8000, 1)]);
+    let (_, h264) = sdp.medias[0].track().expect("H264");
+    assert!(matches!(h264.params, Params::H264 { .. }), "{:?}", h264.params);
     let control = sdp.medias[0].control.as_deref().expect("control");
     assert_eq!(join_control("rtsp://base/", control), control);
     assert_eq!(sdp.offer(), "video H264, audio PCMA, application vnd.onvif.metadata");
@@ -33,6 +35,8 @@ fn dahua_has_a_back_channel_that_is_left_out() {
     let sdp = camera("dahua");
     assert_eq!(tracks(&sdp), [(98, Codec::H265, 90_000, 0), (97, Codec::Aac, 16_000, 1)]);
     assert_eq!(sdp.control.as_deref(), Some("*"));
+    let (_, h265) = sdp.medias[0].track().expect("H265");
+    assert!(matches!(h265.params, Params::H265 { .. }), "{:?}", h265.params);
     assert!(sdp.medias[2].is_backchannel);
 }
 
@@ -55,12 +59,17 @@ fn tapo_has_a_format_that_is_no_number() {
 fn axis_has_opus_and_queries_in_its_controls() {
     let sdp = camera("axis");
     assert_eq!(tracks(&sdp), [(96, Codec::H264, 90_000, 0), (97, Codec::Opus, 48_000, 2)]);
-    assert!(sdp.medias[1].control.as_deref().is_some_and(|c| c.ends_with("stream=1?videocodec=h264&audio=1")));
+    assert!(
+        sdp.medias[1].control.as_deref().is_some_and(|c| c.ends_with("stream=1?videocodec=h264&audio=1"))
+    );
 }
 
 #[test]
 fn static_payload_types_need_no_rtpmap() {
-    assert_eq!(one("m=audio 0 RTP/AVP 0\n").map(|t| (t.codec, t.clock_rate, t.channels)), Some((Codec::Pcmu, 8000, 1)));
+    assert_eq!(
+        one("m=audio 0 RTP/AVP 0\n").map(|t| (t.codec, t.clock_rate, t.channels)),
+        Some((Codec::Pcmu, 8000, 1))
+    );
     assert_eq!(one("m=audio 0 RTP/AVP 8\n").map(|t| t.codec), Some(Codec::Pcma));
     assert_eq!(one("m=video 0 RTP/AVP 26\n"), None);
     assert_eq!(Sdp::parse(b"m=video 0 RTP/AVP 26\n").offer(), "video JPEG");
@@ -68,13 +77,16 @@ fn static_payload_types_need_no_rtpmap() {
 
 #[test]
 fn the_first_format_that_can_be_played_is_taken() {
-    let sdp = Sdp::parse(b"m=audio 0 RTP/AVP 3 97 8\na=rtpmap:97 opus/48000/2\na=fmtp:97\na=rtpmap:8 PCMA/8000\n");
+    let sdp =
+        Sdp::parse(b"m=audio 0 RTP/AVP 3 97 8\na=rtpmap:97 opus/48000/2\na=fmtp:97\na=rtpmap:8 PCMA/8000\n");
     assert_eq!(tracks(&sdp), [(97, Codec::Opus, 48_000, 2)]);
 }
 
 #[test]
 fn only_aac_as_it_is_understood_is_taken() {
-    let aac = |fmtp: &str| one(&format!("m=audio 0 RTP/AVP 97\na=rtpmap:97 mpeg4-generic/44100/2\na=fmtp:97 {fmtp}\n"));
+    let aac = |fmtp: &str| {
+        one(&format!("m=audio 0 RTP/AVP 97\na=rtpmap:97 mpeg4-generic/44100/2\na=fmtp:97 {fmtp}\n"))
+    };
     let config = |track: Option<Track>| match track.map(|t| t.params) {
         Some(Params::Aac { config }) => Some(config.to_vec()),
         _ => None,
@@ -105,7 +117,14 @@ fn any_bytes_are_survived_in_bounds() {
     assert_eq!(Sdp::parse(many.as_bytes()).medias.len(), MAX_MEDIAS);
     let wide = format!("m=audio 0 RTP/AVP {}\n", "8 ".repeat(10_000));
     assert_eq!(Sdp::parse(wide.as_bytes()).medias[0].formats.len(), MAX_FORMATS);
-    for odd in ["", "\0\u{ff}=", "m=", "m=video", "a=rtpmap", "m=audio 0 RTP/AVP 8\na=rtpmap:\na=fmtp:8 \na=control:\n"] {
+    for odd in [
+        "",
+        "\0\u{ff}=",
+        "m=",
+        "m=video",
+        "a=rtpmap",
+        "m=audio 0 RTP/AVP 8\na=rtpmap:\na=fmtp:8 \na=control:\n",
+    ] {
         Sdp::parse(odd.as_bytes()).offer();
     }
     Sdp::parse(&[0xff, 0xfe, b'm', b'=', 0x80]);

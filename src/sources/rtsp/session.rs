@@ -1,6 +1,8 @@
 //! The dialogue with a camera (RFC 2326): OPTIONS, DESCRIBE, SETUP, PLAY, keepalives, TEARDOWN.
 
-use super::answer::{TransportAnswer, base_uri, join_control, parse_session, parse_transport, status_in_words};
+use super::answer::{
+    TransportAnswer, base_uri, join_control, parse_session, parse_transport, status_in_words,
+};
 use super::auth::{Auth, Challenged};
 use super::framer::Incoming;
 use super::sdp::Sdp;
@@ -104,9 +106,9 @@ impl Session {
         let wire = stream.and_then(Wire::new).map_err(|e| {
             let peer = url.peer();
             match e.kind() {
-                ErrorKind::ConnectionRefused => {
-                    SourceError::Unreachable(format!("{peer} refuses connections: is this the camera's RTSP port?"))
-                }
+                ErrorKind::ConnectionRefused => SourceError::Unreachable(format!(
+                    "{peer} refuses connections: is this the camera's RTSP port?"
+                )),
                 ErrorKind::TimedOut => SourceError::TimedOut(format!("no answer from {peer}")),
                 ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
                     SourceError::Unreachable(format!("there is no route to {peer}"))
@@ -170,8 +172,8 @@ impl Session {
     /// SETUP of the first usable video and the first usable audio.
     ///
     /// # Errors
-    /// [`Fail::Transport`] when UDP is refused, else [`Fail::Source`].
-    pub async fn setup(&mut self, description: &Description, transport: Transport) -> Result<Vec<Setup>, Fail> {
+    /// [`Fail::Transport`] when UDP is refused for a later track, else [`Fail::Source`] or [`Fail::Status`].
+    pub async fn setup(&mut self, description: &Description) -> Result<Vec<Setup>, Fail> {
         let mut setups: Vec<Setup> = Vec::new();
         let mut refusal = None;
         for media in &description.sdp.medias {
@@ -184,9 +186,20 @@ impl Session {
                 Some(control) => join_control(&description.base, control),
                 None => description.aggregate.clone(),
             };
-            let done = match transport {
-                Transport::Tcp => self.setup_tcp(&uri, &setups).await.map(|channels| (Some(channels), None)),
-                Transport::Udp => self.setup_udp(&uri).await.map(|pair| (None, Some(pair))),
+            let mut udp = None;
+            if self.url.transport == Transport::Udp {
+                match self.setup_udp(&uri).await {
+                    Ok(pair) => udp = Some(pair),
+                    Err(Fail::Transport(why)) if self.id.is_none() => {
+                        tracing::info!(url = %self.url.shown, "no UDP, TCP instead: {why}");
+                        self.url.transport = Transport::Tcp;
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            let done = match udp {
+                Some(pair) => Ok((None, Some(pair))),
+                None => self.setup_tcp(&uri, &setups).await.map(|channels| (Some(channels), None)),
             };
             match done {
                 Ok((channels, udp)) => setups.push(Setup { track, payload_type, channels, udp }),
@@ -205,7 +218,10 @@ impl Session {
             None if setups.is_empty() => {
                 let wanted = match self.url.media.as_slice() {
                     [] => String::new(),
-                    kinds => format!(" (with #media={})", kinds.iter().map(Kind::to_string).collect::<Vec<_>>().join(",")),
+                    kinds => format!(
+                        " (with #media={})",
+                        kinds.iter().map(Kind::to_string).collect::<Vec<_>>().join(",")
+                    ),
                 };
                 Err(self.refused(&format!(
                     "the camera offers nothing that can be played{wanted}: it has {}; \
@@ -218,12 +234,20 @@ impl Session {
     }
 
     async fn setup_tcp(&mut self, uri: &str, before: &[Setup]) -> Result<(u8, u8), Fail> {
-        let next = before.iter().filter_map(|s| s.channels).map(|(a, b)| a.max(b)).max().map_or(0, |c| c.saturating_add(1));
+        let next = before
+            .iter()
+            .filter_map(|s| s.channels)
+            .map(|(a, b)| a.max(b))
+            .max()
+            .map_or(0, |c| c.saturating_add(1));
         let proposed = (next & !1, next | 1);
-        let transport = format!("Transport: RTP/AVP/TCP;unicast;interleaved={}-{}\r\n", proposed.0, proposed.1);
+        let transport =
+            format!("Transport: RTP/AVP/TCP;unicast;interleaved={}-{}\r\n", proposed.0, proposed.1);
         let answer = self.setup_request(uri, &transport).await?;
         if answer.server_port.is_some() && answer.interleaved.is_none() && !answer.is_tcp {
-            return Err(self.refused("the camera was asked for TCP and answered with UDP; try #transport=udp"));
+            return Err(
+                self.refused("the camera was asked for TCP and answered with UDP; try #transport=udp")
+            );
         }
         Ok(answer.interleaved.unwrap_or(proposed))
     }
@@ -307,7 +331,12 @@ impl Session {
     }
 
     /// Sends a request and waits for its answer, through authentication.
-    async fn request(&mut self, method: &'static str, uri: &str, headers: &str) -> Result<Answer, SourceError> {
+    async fn request(
+        &mut self,
+        method: &'static str,
+        uri: &str,
+        headers: &str,
+    ) -> Result<Answer, SourceError> {
         self.asking = method;
         for attempts in 0.. {
             let message = self.signed(method, uri, headers);
@@ -352,7 +381,8 @@ impl Session {
     /// A request as it goes over the wire, numbered and signed.
     fn signed(&mut self, method: &str, uri: &str, headers: &str) -> String {
         self.cseq = self.cseq.wrapping_add(1);
-        let mut message = format!("{method} {uri} RTSP/1.0\r\nCSeq: {}\r\nUser-Agent: {USER_AGENT}\r\n", self.cseq);
+        let mut message =
+            format!("{method} {uri} RTSP/1.0\r\nCSeq: {}\r\nUser-Agent: {USER_AGENT}\r\n", self.cseq);
         if let Some(id) = &self.id {
             message.push_str(&format!("Session: {id}\r\n"));
         }
@@ -370,7 +400,8 @@ impl Session {
 
     fn note_methods(&mut self, answer: &Response) {
         if let Some(methods) = answer.headers.get("Public") {
-            self.has_get_parameter = methods.split(',').any(|m| m.trim().eq_ignore_ascii_case("GET_PARAMETER"));
+            self.has_get_parameter =
+                methods.split(',').any(|m| m.trim().eq_ignore_ascii_case("GET_PARAMETER"));
         }
     }
 

@@ -72,7 +72,9 @@ impl UdpPair {
         for (socket, kind) in [(&self.rtcp, Received::Rtcp), (&self.rtp, Received::Rtp)] {
             loop {
                 match socket.try_recv_from(buffer) {
-                    Ok((length, from)) if is_same_host(from.ip(), self.camera.ip()) => return Some((kind, length)),
+                    Ok((length, from)) if is_same_host(from.ip(), self.camera.ip()) => {
+                        return Some((kind, length));
+                    }
                     Ok(_) => {}
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     // An ICMP answer to what we sent, told once for each.
@@ -95,7 +97,9 @@ impl UdpPair {
 /// Waits until a socket of the pairs has something, or for ever if there are none.
 pub async fn readable(pairs: &[&UdpPair]) {
     poll_fn(|context| {
-        let is_ready = |socket: &UdpSocket, context: &mut std::task::Context<'_>| socket.poll_recv_ready(context).is_ready();
+        let is_ready = |socket: &UdpSocket, context: &mut std::task::Context<'_>| {
+            socket.poll_recv_ready(context).is_ready()
+        };
         // All are polled, so that each can wake us.
         let mut any = false;
         for pair in pairs {

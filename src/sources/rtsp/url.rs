@@ -5,7 +5,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use std::time::Duration;
 
 /// What a request URI may not carry as it is: RTSP/1.0 (RFC 2326 §3.2) knows only visible ASCII.
-const NOT_IN_URI: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`');
+const NOT_IN_URI: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`');
 
 /// The port of RFC 2326 §3.2.
 const DEFAULT_PORT: u16 = 554;
@@ -83,7 +84,8 @@ impl RtspUrl {
         let (address, options) = rest.split_once('#').unwrap_or((rest, ""));
         if options.contains('@') {
             return Err(
-                "a # begins the options; in a user name or password it must be written %23 (and @ as %40)".to_owned(),
+                "a # begins the options; in a user name or password it must be written %23 (and @ as %40)"
+                    .to_owned(),
             );
         }
         let (user_part, host_part, path) = split_address(address);
@@ -134,19 +136,21 @@ impl RtspUrl {
             ("media", "video") => self.media.push(Kind::Video),
             ("media", "audio") => self.media.push(Kind::Audio),
             ("timeout", seconds) => {
-                let seconds: u64 = seconds
-                    .trim_end_matches('s')
-                    .parse()
-                    .ok()
-                    .filter(|s| (1..=300).contains(s))
-                    .ok_or_else(|| format!("timeout={seconds:?}: expected 1 to 300 seconds, e.g. #timeout=10"))?;
+                let seconds: u64 =
+                    seconds.trim_end_matches('s').parse().ok().filter(|s| (1..=300).contains(s)).ok_or_else(
+                        || format!("timeout={seconds:?}: expected 1 to 300 seconds, e.g. #timeout=10"),
+                    )?;
                 self.timeout = Duration::from_secs(seconds);
             }
             (name, _) if IGNORED_OPTIONS.contains(&name) => {}
             ("transport" | "media", value) => {
-                return Err(format!("option {name}={value:?} is not known; known options are {KNOWN_OPTIONS}"));
+                return Err(format!(
+                    "option {name}={value:?} is not known; known options are {KNOWN_OPTIONS}"
+                ));
             }
-            (name, _) => return Err(format!("option {name:?} is not known; known options are {KNOWN_OPTIONS}")),
+            (name, _) => {
+                return Err(format!("option {name:?} is not known; known options are {KNOWN_OPTIONS}"));
+            }
         }
         Ok(())
     }
@@ -226,9 +230,11 @@ fn parse_host(text: &str) -> Result<(String, u16), String> {
         return Err("the host is missing: expected rtsp://host/path".to_owned());
     }
     if !text.starts_with('[') && !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
-        return Err("the host has characters that no host name has; in a user name or password they must be \
+        return Err(
+            "the host has characters that no host name has; in a user name or password they must be \
                     percent-encoded (/ as %2F, # as %23, ? as %3F)"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let port = match port {
         None => DEFAULT_PORT,
@@ -246,8 +252,27 @@ fn parse_credentials(user_part: &str) -> Credentials {
 /// Whether a parameter of that name holds a user name, a password or the like.
 fn is_secret(name: &str) -> bool {
     const NAMES: &[&str] = &[
-        "user", "usr", "username", "login", "loginuse", "account", "password", "passwd", "pass", "pwd", "loginpas",
-        "token", "auth", "authorization", "authbasic", "secret", "apikey", "api_key", "key", "access_token", "psw",
+        "user",
+        "usr",
+        "username",
+        "login",
+        "loginuse",
+        "account",
+        "password",
+        "passwd",
+        "pass",
+        "pwd",
+        "loginpas",
+        "token",
+        "auth",
+        "authorization",
+        "authbasic",
+        "secret",
+        "apikey",
+        "api_key",
+        "key",
+        "access_token",
+        "psw",
     ];
     NAMES.contains(&name.to_ascii_lowercase().as_str())
 }
@@ -301,7 +326,8 @@ fn mask_user_parts(text: &str) -> String {
     while let Some(i) = rest.find("://") {
         let (before, after) = rest.split_at(i + 3);
         shown.push_str(before);
-        let authority = after.find(|c: char| c.is_whitespace() || c == '/' || c == '"').unwrap_or(after.len());
+        let authority =
+            after.find(|c: char| c.is_whitespace() || c == '/' || c == '"').unwrap_or(after.len());
         rest = match after[..authority].rfind('@') {
             Some(at) => {
                 shown.push_str("***:***");
@@ -340,7 +366,10 @@ mod tests {
             "rtsp://cam.local/Streaming/Channels/101?transportmode=unicast&profile=Profile_1"
         );
         assert_eq!(url.shown, url.request_uri);
-        assert_eq!((url.transport, url.timeout, url.media.len()), (Transport::Tcp, Duration::from_secs(5), 0));
+        assert_eq!(
+            (url.transport, url.timeout, url.media.len()),
+            (Transport::Tcp, Duration::from_secs(5), 0)
+        );
         assert_eq!(parse("rtsp://h:8554").request_uri, "rtsp://h:8554/");
         assert_eq!(parse("RTSP://h?a=b").request_uri, "rtsp://h/?a=b");
         assert_eq!(parse("rtsp://h/한글 1").request_uri, "rtsp://h/%ED%95%9C%EA%B8%80%201");

@@ -70,7 +70,8 @@ impl Wire {
     /// # Errors
     /// [`WireError::Closed`].
     pub async fn pump(&mut self) -> Result<(), WireError> {
-        let interest = if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+        let interest =
+            if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
         self.stream.ready(interest).await.map_err(closed)?;
         self.try_write()?;
         match self.stream.try_read(self.framer.space()) {
@@ -138,7 +139,9 @@ fn is_transient(e: &io::Error) -> bool {
 
 fn closed(e: io::Error) -> WireError {
     WireError::Closed(match e.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "the camera cut the connection".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "the camera cut the connection".to_owned()
+        }
         _ => format!("the connection to the camera broke: {e}"),
     })
 }

@@ -1,0 +1,73 @@
+# Streamgate: `make help` lists what there is. Every step prints what it does.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Arguments for `make run`, e.g. ARGS='--stream front=rtsp://192.168.1.20/stream1'
+ARGS ?=
+# Seconds for each fuzz target: short in `make test`, longer in `make fuzz`.
+FUZZ_SECONDS ?= 60
+SHORT_FUZZ_SECONDS ?= 5
+
+say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
+
+.PHONY: help run test lint bench fuzz fmt audit setup format-check clippy rust-tests browser-tests short-fuzz
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build Streamgate and start it with its demo camera (ARGS=... is handed on)
+	$(call say,Building the release and starting it: open http://localhost:1984/)
+	@cargo run --release --locked -- $(ARGS)
+
+test: setup lint rust-tests browser-tests short-fuzz ## Everything: set-up, lint, unit, scenario and browser tests, a short fuzz run
+	$(call say,All of it passed)
+
+lint: format-check clippy ## Formatting and clippy, warnings are errors; dependencies too where cargo-deny is installed
+	@if command -v cargo-deny >/dev/null; then $(MAKE) --no-print-directory audit; \
+	else echo 'cargo-deny is not installed: licences and advisories are not checked (`make audit` says how)'; fi
+
+fmt: ## Format the code
+	cargo fmt --all
+
+bench: ## Micro-benchmarks
+	cargo bench --locked
+
+fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); FUZZ_TARGETS='a b' picks some
+	$(call say,Fuzzing for $(FUZZ_SECONDS) s a target)
+	@tests/tools/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+audit: ## Licences, advisories and sources of the dependencies (needs cargo-deny)
+	$(call say,Checking licences and advisories: cargo deny)
+	@command -v cargo-deny >/dev/null || { echo 'install it first, it takes minutes: cargo install --locked cargo-deny' >&2; exit 1; }
+	@cargo deny check
+
+# The steps of `make test`.
+
+setup:
+	$(call say,Setting up what the tests need)
+	@tests/tools/bootstrap.sh
+
+format-check:
+	$(call say,Checking the formatting: cargo fmt)
+	@cargo fmt --all --check
+
+clippy:
+	$(call say,Linting: cargo clippy)
+	@cargo clippy --all-targets --locked -- -D warnings
+
+rust-tests:
+	$(call say,Unit and scenario tests)
+	@if command -v cargo-nextest >/dev/null; then cargo nextest run --locked && cargo test --doc --locked --quiet; \
+	else cargo test --locked; fi
+
+browser-tests:
+	$(call say,Tests with Chromium and Firefox)
+	@cargo build --locked
+	@STREAMGATE_BIN='$(abspath $(TARGET))/debug/streamgate' tests/browser/run.sh
+
+short-fuzz:
+	$(call say,Fuzzing each parser for $(SHORT_FUZZ_SECONDS) s)
+	@tests/tools/fuzz.sh $(SHORT_FUZZ_SECONDS)
