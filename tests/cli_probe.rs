@@ -40,7 +40,7 @@ fn a_probe_of_the_demo_camera_tells_what_it_sends() {
 
 #[test]
 fn a_probe_shows_b_frames_and_hides_the_password() {
-    let camera = Camera::start_protected("basic", "clip=h264_bframes_g60,audio=pcma");
+    let camera = Camera::start_protected("basic:user:pass", "clip=h264_high_bf3_g60,audio=pcma");
     let url = camera.url_as("user:pass");
     let output = streamgate(&["probe", &url], &[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

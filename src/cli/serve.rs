@@ -105,6 +105,7 @@ fn log_format(format: LogFormat) -> telemetry::log::Format {
 }
 
 /// The first signal ends the program in order, the second at once.
+#[expect(clippy::disallowed_methods, reason = "the second signal asks for an exit without shutdown")]
 async fn on_signals(shutdown: CancellationToken) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
