@@ -59,7 +59,7 @@ fn a_probe_of_what_is_no_camera_fails_with_the_reason() {
         (&["probe", "rtsp://u:hunter2@127.0.0.1:9/x"][..], 1, "refuses connections"),
         (&["probe", &silent_url, "--timeout", "1s"], 1, "127.0.0.1"),
         (&["probe", "nonsense://u:hunter2@h"], 2, "nonsense"),
-        (&["probe", "hunter2"], 2, "scheme"),
+        (&["probe", "hunter2"], 2, "URL"),
         (&["probe", ""], 2, "empty"),
         (&["probe", "demo:", "--timeout", "soon"], 2, "duration"),
         (&["probe"], 2, "URL"),

@@ -1,7 +1,7 @@
 //! WebRTC over HTTP: WHEP (draft-ietf-wish-whep, which shares RFC 9725's session rules), and the three other forms of
 //! `POST /api/webrtc` that go2rtc's clients use: JSON, form and raw.
 
-use super::error::ApiError;
+use super::error::{ApiError, method_not_allowed};
 use super::request::{Name, Query, media_type, read_text, text_header};
 use super::{Api, MAX_BODY, ice};
 use crate::consumers::webrtc::{Answer, Client, OfferError, TrickleError, Trickled};
@@ -39,6 +39,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/webrtc", post(post_any).options(endpoint_options))
         .route("/whep/{name}", post(post_whep).options(endpoint_options))
         .route("/api/webrtc/{session}", patch(trickle).delete(end).options(session_options))
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(allow_any_origin))
 }
 
