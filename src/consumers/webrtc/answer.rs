@@ -49,7 +49,8 @@ impl Answering<'_> {
     fn sending(&self, index: usize) -> Option<(Kind, &Sending<'_>)> {
         let video = self.video.as_ref().filter(|_| self.offer.video == Some(index));
         let audio = self.audio.as_ref().filter(|_| self.offer.audio == Some(index));
-        let kept = video.map(|sending| (Kind::Video, sending)).or(audio.map(|sending| (Kind::Audio, sending)));
+        let kept =
+            video.map(|sending| (Kind::Video, sending)).or(audio.map(|sending| (Kind::Audio, sending)));
         kept.filter(|(_, sending)| !sending.payloads.is_empty())
     }
 
@@ -72,7 +73,11 @@ impl Answering<'_> {
                     self.write_media(sdp, media, kind, sending, std::mem::take(&mut first))?;
                 }
                 None => {
-                    write!(sdp, "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\n", media.name, media.protocol, media.formats)?;
+                    write!(
+                        sdp,
+                        "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\n",
+                        media.name, media.protocol, media.formats
+                    )?;
                     if let Some(mid) = &media.mid {
                         write!(sdp, "a=mid:{mid}\r\n")?;
                     }
@@ -126,7 +131,10 @@ impl Answering<'_> {
                 write!(sdp, "a=ssrc-group:FID {} {rtx}\r\n", sending.ssrc)?;
             }
             for ssrc in [Some(sending.ssrc), sending.rtx_ssrc].into_iter().flatten() {
-                write!(sdp, "a=ssrc:{ssrc} cname:{STREAM_LABEL}\r\na=ssrc:{ssrc} msid:{STREAM_LABEL} {kind}\r\n")?;
+                write!(
+                    sdp,
+                    "a=ssrc:{ssrc} cname:{STREAM_LABEL}\r\na=ssrc:{ssrc} msid:{STREAM_LABEL} {kind}\r\n"
+                )?;
             }
         }
         Ok(())

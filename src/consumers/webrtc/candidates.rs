@@ -84,7 +84,11 @@ impl Candidates {
             let priority = |kind: u32| (kind << 24) | ((65_535 - index as u32) << 8) | 255;
             let (ip, port) = (address.ip(), address.port());
             if allowed("udp", ip) {
-                lines.push(format!("candidate:{} 1 udp {} {ip} {port} typ host", 2 * index + 1, priority(126)));
+                lines.push(format!(
+                    "candidate:{} 1 udp {} {ip} {port} typ host",
+                    2 * index + 1,
+                    priority(126)
+                ));
             }
             if allowed("tcp", ip) {
                 let port = if *own { self.tcp_port } else { port };
@@ -220,7 +224,8 @@ impl Candidates {
     async fn ask(&self, server: &str, socket: &dyn DatagramSocket) -> Result<SocketAddr, String> {
         let (host, port) = host_and_port(server)?;
         let addresses = resolve(&host, port.unwrap_or(3478)).await?;
-        let address = addresses.iter().find(|a| a.is_ipv4()).or(addresses.first()).ok_or("it has no address")?;
+        let address =
+            addresses.iter().find(|a| a.is_ipv4()).or(addresses.first()).ok_or("it has no address")?;
         let transaction: TransactionId = rand::random();
         *self.question.lock() = Some(Question { transaction, answer: None });
         let request = stun::binding_request(transaction);
@@ -274,7 +279,8 @@ fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
         Some((host, port)) => (host, Some(port.parse().map_err(|_| bad())?)),
         None => (text, None),
     };
-    let fits = (1..=253).contains(&host.len()) && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    let fits = (1..=253).contains(&host.len())
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     if fits { Ok((host.to_owned(), port)) } else { Err(bad()) }
 }
 
@@ -340,7 +346,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_name() {
-        for text in ["", "stun:x", "stun:99999", "host:port", "a b", "1.2.3.4:x", "[::1", "ho/st:1", ":1984"] {
+        for text in ["", "stun:x", "stun:99999", "host:port", "a b", "1.2.3.4:x", "[::1", "ho/st:1", ":1984"]
+        {
             let options = Options { config: only_configured(&[text]), ..Options::default() };
             let error = Candidates::new(&options, 1, 1).err().unwrap_or_else(|| panic!("{text:?} was taken"));
             assert!(error.contains("webrtc.candidates"), "{error}");

@@ -2,10 +2,10 @@
 //! Looked up, never searched.
 
 use dashmap::DashMap;
-use str0m::net::Protocol;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use str0m::net::Protocol;
 
 /// Addresses at most that one session may be known by.
 pub const MAX_ADDRESSES: usize = 16;

@@ -157,7 +157,9 @@ impl Lane {
         if self.last_in != Some(packet.rtp_time) {
             out = match self.last_out {
                 // As differences, because an offset may have wrapped.
-                Some(last) if (live.wrapping_sub(last) as i64) < self.step as i64 => last.wrapping_add(self.step),
+                Some(last) if (live.wrapping_sub(last) as i64) < self.step as i64 => {
+                    last.wrapping_add(self.step)
+                }
                 _ => live,
             };
             (self.last_in, self.last_out) = (Some(packet.rtp_time), Some(out));

@@ -2,11 +2,39 @@
 //! May use `graph`, `media` and `config`. Opens no socket: the server lends it the port.
 //! Must never wait for a slow viewer, nor trust a byte that a viewer sent.
 
+mod answer;
+mod candidates;
+mod demux;
+mod lane;
+mod offer;
+mod peer;
+mod send;
+mod session;
+mod stun;
+mod tcp;
+mod trickle;
+mod worker;
+
 use crate::graph::{SourceError, Stream};
+use candidates::Candidates;
+pub use demux::Counters;
+use demux::{Demux, Session};
+use peer::End;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use str0m::IceCreds;
+use str0m::config::DtlsCert;
+use str0m::crypto::CryptoProvider;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use worker::{Command, Inbound, Workers};
+
+/// Longest datagram that is looked at; paths that viewers use carry less.
+const MAX_DATAGRAM: usize = 2048;
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Sends runs of datagrams to one destination. The server's UDP port implements it.
 pub trait DatagramSocket: Send + Sync + 'static {
@@ -131,57 +159,166 @@ pub enum TrickleError {
     Bad(String),
 }
 
+/// What the API, the port and the workers share.
+struct Shared {
+    workers: Arc<Workers>,
+    candidates: Arc<Candidates>,
+    crypto: Arc<CryptoProvider>,
+    certificate: DtlsCert,
+    source_deadline: Duration,
+}
+
 /// All WebRTC viewers of the process.
-pub struct WebRtc {}
+pub struct WebRtc {
+    shared: Shared,
+    sessions: Arc<Semaphore>,
+    background: Option<AbortHandle>,
+}
 
 impl WebRtc {
     /// Starts the workers. Must be called within a tokio runtime. `tcp_port` is where ICE-TCP is accepted.
+    /// The error names what can't be used.
     pub fn start(
-        _options: Options,
-        _socket: Arc<dyn DatagramSocket>,
-        _tcp_port: u16,
+        options: Options,
+        socket: Arc<dyn DatagramSocket>,
+        tcp_port: u16,
     ) -> Result<Arc<WebRtc>, String> {
-        Ok(Arc::new(WebRtc {}))
+        let candidates = Arc::new(Candidates::new(&options, socket.local_port(), tcp_port)?);
+        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+        let certificate =
+            crypto.dtls_provider.generate_certificate().ok_or("the DTLS certificate can't be generated")?;
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let count = if options.workers == 0 { cores() } else { options.workers };
+        let workers = Arc::new(Workers::start(count, &socket)?);
+        let background = candidates
+            .need_refresh()
+            .then(|| tokio::spawn(candidates.clone().keep_fresh(socket)).abort_handle());
+        let source_deadline = options.source_deadline;
+        let shared = Shared { workers, candidates, crypto, certificate, source_deadline };
+        let sessions = Arc::new(Semaphore::new(options.max_sessions));
+        Ok(Arc::new(WebRtc { shared, sessions, background }))
     }
 
     /// Answers an offer: finds the tracks that the viewer can use, waiting for the source, and starts a session.
     pub async fn offer(
         &self,
-        _stream: &Arc<Stream>,
-        _offer_sdp: &str,
-        _client: Client,
+        stream: &Arc<Stream>,
+        offer_sdp: &str,
+        client: Client,
     ) -> Result<Answer, OfferError> {
-        Err(OfferError::Busy)
+        let permit = self.sessions.clone().try_acquire_owned().map_err(|_| OfferError::Busy)?;
+        session::answer(&self.shared, stream, offer_sdp, client, permit).await
     }
 
     /// Takes a trickle request (RFC 9725 §4.3): candidates, or new credentials that restart ICE.
     /// `if_match` is the header's value.
     pub fn trickle(
         &self,
-        _session: &str,
-        _if_match: Option<&str>,
-        _fragment: &str,
+        session: &str,
+        if_match: Option<&str>,
+        fragment: &str,
     ) -> Result<Trickled, TrickleError> {
-        Err(TrickleError::NotFound)
+        let demux = self.shared.workers.demux();
+        let known = demux.session(session).ok_or(TrickleError::NotFound)?;
+        if if_match.is_some_and(|value| !trickle::matches_etag(value, &known.etag)) {
+            return Err(TrickleError::EtagMismatch);
+        }
+        let parsed = trickle::parse(fragment).map_err(TrickleError::Bad)?;
+        let Some(remote) = parsed.credentials.filter(|credentials| *credentials != known.remote) else {
+            return Ok(Trickled::NoContent);
+        };
+        if if_match.is_none() {
+            let hint = "new ICE credentials restart ICE, which needs If-Match with the session's ETag or *";
+            return Err(TrickleError::Bad(hint.into()));
+        }
+        let local = session::new_credentials();
+        let (ufrag, pass) = remote.clone();
+        let old_etag = known.etag.clone();
+        let new =
+            Session { etag: session::random_text(16), local_ufrag: local.ufrag.clone(), remote, ..known };
+        let answer =
+            Trickled::Restarted { etag: new.etag.clone(), fragment: trickle::restarted(&new, &local.pass) };
+        let command = Command::Restart(new.route.peer, local, IceCreds { ufrag, pass });
+        let route = new.route;
+        if !demux.restart(session, &old_etag, new) {
+            return Err(TrickleError::EtagMismatch);
+        }
+        if !self.shared.workers.command(route, command) {
+            return Err(TrickleError::NotFound);
+        }
+        Ok(answer)
     }
 
     /// Ends a session at once. False if there is none of that name.
-    pub fn close(&self, _session: &str) -> bool {
-        false
+    pub fn close(&self, session: &str) -> bool {
+        let Some(known) = self.shared.workers.demux().session(session) else { return false };
+        self.shared.workers.command(known.route, Command::End(known.route.peer, End::Closed))
     }
 
     /// Takes a datagram from the UDP port. Never blocks; what is not for a session is dropped.
-    pub fn on_datagram(&self, _source: SocketAddr, _local_ip: Option<IpAddr>, _data: &[u8]) {}
+    pub fn on_datagram(&self, source: SocketAddr, local_ip: Option<IpAddr>, data: &[u8]) {
+        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        let demux = self.shared.workers.demux();
+        let route = match data.first() {
+            // RFC 7983: STUN is 0 to 3, DTLS 20 to 63, RTP and RTCP 128 to 191.
+            Some(0..=3) => match stun::parse(data) {
+                Some(stun::Message::Check { local_ufrag }) => demux.by_ufrag(local_ufrag),
+                Some(stun::Message::Mapped { transaction, address }) => {
+                    return self.shared.candidates.on_stun_answer(transaction, address);
+                }
+                None => None,
+            },
+            Some(20..=63 | 128..=191) => demux.by_address(source),
+            _ => None,
+        };
+        let Some(route) = route.filter(|_| data.len() <= MAX_DATAGRAM) else {
+            return Demux::count(&demux.counters.unknown);
+        };
+        let local_ip = local_ip.map(|ip| ip.to_canonical());
+        let inbound = Inbound { source, local_ip, tcp: None, at: Instant::now(), data: data.to_vec() };
+        self.shared.workers.deliver(route, inbound);
+    }
 
     /// Runs an ICE-TCP connection (RFC 6544, framed as RFC 4571) until either side ends it.
     pub async fn serve_tcp<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         self: Arc<Self>,
-        _stream: S,
-        _peer: SocketAddr,
+        stream: S,
+        peer: SocketAddr,
         _local: SocketAddr,
     ) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        tcp::serve(stream, peer, &self.shared.workers).await;
+    }
+
+    /// What came from the network and was not for anybody.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.workers.demux().counters
+    }
+
+    /// Sessions, and username fragments and addresses that they are known by.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        self.shared.workers.demux().sizes()
     }
 
     /// Ends all sessions (viewers are told) and the workers, within 2 s.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.sessions.close();
+        if let Some(background) = &self.background {
+            background.abort();
+        }
+        self.shared.workers.stop();
+        let workers = self.shared.workers.clone();
+        let joined = tokio::task::spawn_blocking(move || workers.join());
+        if timeout(SHUTDOWN_DEADLINE, joined).await.is_err() {
+            tracing::error!("a WebRTC worker did not end in {SHUTDOWN_DEADLINE:?}");
+        }
+    }
+}
+
+impl Drop for WebRtc {
+    fn drop(&mut self) {
+        if let Some(background) = &self.background {
+            background.abort();
+        }
+    }
 }

@@ -186,7 +186,8 @@ impl Offer {
             return Err("a=ice-ufrag or a=ice-pwd is missing".into());
         };
         check_credentials(&ufrag, &password)?;
-        let fingerprint = transport.fingerprint.ok_or("a=fingerprint is missing, or is neither sha-256 nor sha-1")?;
+        let fingerprint =
+            transport.fingerprint.ok_or("a=fingerprint is missing, or is neither sha-256 nor sha-1")?;
         let we_are_dtls_client = match transport.setup.as_deref() {
             None | Some("actpass" | "active") => false,
             Some("passive") => true,
@@ -220,7 +221,8 @@ impl Offer {
     /// In a BUNDLE group a payload type has one meaning (RFC 8843 §9.1).
     fn check_payload_numbers(&self) -> Result<(), String> {
         let mut seen = [false; 128];
-        for media in [self.video, self.audio].into_iter().flatten().filter_map(|index| self.media.get(index)) {
+        for media in [self.video, self.audio].into_iter().flatten().filter_map(|index| self.media.get(index))
+        {
             for payload in &media.payloads {
                 for number in [Some(payload.number), payload.rtx].into_iter().flatten() {
                     match seen.get_mut(usize::from(number)) {
@@ -273,7 +275,9 @@ impl Offer {
         let best = |codec: Codec| {
             let of_codec = media.payloads.iter().filter(move |payload| payload.codec == codec);
             match codec {
-                Codec::H264 => of_codec.min_by_key(|payload| h264_distance(payload.h264_profile(), h264_profile)),
+                Codec::H264 => {
+                    of_codec.min_by_key(|payload| h264_distance(payload.h264_profile(), h264_profile))
+                }
                 _ => of_codec.min_by_key(|payload| payload.number == 0),
             }
         };
@@ -425,7 +429,8 @@ impl Section {
             && in_group
             && (!self.port_zero || self.bundle_only);
         let receives = kind.filter(|_| served);
-        let (payloads, encodings) = receives.map_or_else(Default::default, |kind| self.payloads(kind, &formats));
+        let (payloads, encodings) =
+            receives.map_or_else(Default::default, |kind| self.payloads(kind, &formats));
         Media {
             name,
             protocol,
@@ -446,7 +451,9 @@ impl Section {
             self.rtpmaps
                 .iter()
                 .filter(|(rtx, map)| is_payload_type(*rtx) && map.to_ascii_lowercase().starts_with("rtx/"))
-                .find(|(rtx, _)| fmtp(*rtx).is_some_and(|text| text.split(';').any(|pair| pair.trim() == apt)))
+                .find(|(rtx, _)| {
+                    fmtp(*rtx).is_some_and(|text| text.split(';').any(|pair| pair.trim() == apt))
+                })
                 .map(|(rtx, _)| *rtx)
         };
         let mut payloads: Vec<Payload> = Vec::new();
@@ -467,7 +474,9 @@ impl Section {
             if !known && !helper.iter().any(|helper| helper.eq_ignore_ascii_case(encoding)) {
                 encodings.push(printable(encoding));
             }
-            let Some(codec) = Codec::from_rtpmap(encoding).filter(|codec| codec.kind() == kind) else { continue };
+            let Some(codec) = Codec::from_rtpmap(encoding).filter(|codec| codec.kind() == kind) else {
+                continue;
+            };
             let rtpmap = canonical_rtpmap(codec, map);
             let duplicate = payloads.iter().any(|payload| payload.number == number);
             if let Some(rtpmap) = rtpmap.filter(|_| is_payload_type(number) && !duplicate) {
@@ -493,17 +502,20 @@ fn canonical_rtpmap(codec: Codec, map: &str) -> Option<String> {
         Codec::Aac => return None,
     };
     let map = map.strip_suffix("/1").unwrap_or(map);
-    let same = map.eq_ignore_ascii_case(expected) || (codec == Codec::H265 && map.eq_ignore_ascii_case("HEVC/90000"));
+    let same = map.eq_ignore_ascii_case(expected)
+        || (codec == Codec::H265 && map.eq_ignore_ascii_case("HEVC/90000"));
     same.then(|| expected.to_owned())
 }
 
 /// What we send of H.264 has fragmented units: that is packetization mode 1 (RFC 6184 §5.4).
 fn is_sendable(payload: &Payload) -> bool {
-    let printable = payload.fmtp.as_deref().is_none_or(|text| text.bytes().all(|b| (0x20..0x7f).contains(&b)));
+    let printable =
+        payload.fmtp.as_deref().is_none_or(|text| text.bytes().all(|b| (0x20..0x7f).contains(&b)));
     let mode = payload.codec != Codec::H264
         || (payload.parameter("packetization-mode") == Some("1") && payload.h264_profile().is_some());
     // RFC 7798 §7.1: only the single-stream transmission mode exists in browsers.
-    let single = payload.codec != Codec::H265 || payload.parameter("tx-mode").is_none_or(|mode| mode == "SRST");
+    let single =
+        payload.codec != Codec::H265 || payload.parameter("tx-mode").is_none_or(|mode| mode == "SRST");
     printable && mode && single
 }
 

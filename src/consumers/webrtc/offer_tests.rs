@@ -68,7 +68,10 @@ fn the_answer_fits_the_offer() {
 
 #[test]
 fn a_bundle_whose_audio_is_rejected_stays_valid() {
-    let offer = Offer::parse(&CHROMIUM.replace("opus/48000/2", "speex/16000").replace("PCMU", "G722").replace("PCMA", "CN")).unwrap();
+    let offer = Offer::parse(
+        &CHROMIUM.replace("opus/48000/2", "speex/16000").replace("PCMU", "G722").replace("PCMA", "CN"),
+    )
+    .unwrap();
     assert!(offer.wants().audio.is_empty());
     let video = offer.choose(Kind::Video, None, None);
     let sdp = Answering {
@@ -84,7 +87,10 @@ fn a_bundle_whose_audio_is_rejected_stays_valid() {
     assert!(sdp.contains("a=group:BUNDLE 1\r\n"), "{sdp}");
     assert!(sdp.contains("m=audio 0 "), "{sdp}");
     let video = &sdp[sdp.find("m=video").unwrap()..];
-    assert!(video.contains("a=candidate:1\r\na=end-of-candidates"), "candidates move to the first served line: {sdp}");
+    assert!(
+        video.contains("a=candidate:1\r\na=end-of-candidates"),
+        "candidates move to the first served line: {sdp}"
+    );
 }
 
 #[test]
@@ -108,7 +114,10 @@ fn g711_needs_no_rtpmap_and_bundle_only_lines_are_served() {
     let offer = Offer::parse(sdp).unwrap();
     assert_eq!(offer.wants().audio, [Codec::Pcmu, Codec::Pcma]);
     assert_eq!(offer.fingerprint.hash_func, "sha-1");
-    assert!(Offer::parse(&sdp.replace("a=bundle-only\r\n", "")).unwrap().audio.is_none(), "that one is rejected");
+    assert!(
+        Offer::parse(&sdp.replace("a=bundle-only\r\n", "")).unwrap().audio.is_none(),
+        "that one is rejected"
+    );
 }
 
 #[test]
@@ -129,7 +138,11 @@ fn what_is_wrong_with_an_offer_is_said() {
         ("twice a mid", CHROMIUM.replace("a=mid:1", "a=mid:0"), "a=mid"),
         ("port", CHROMIUM.replace("m=video 9", "m=video x"), "broken m-line"),
         ("rtx twice", CHROMIUM.replace("apt=103", "apt=109"), ""),
-        ("two meanings", CHROMIUM.replace("a=rtpmap:111 ", "a=rtpmap:109 ").replace("RTP/SAVPF 111", "RTP/SAVPF 109"), "109"),
+        (
+            "two meanings",
+            CHROMIUM.replace("a=rtpmap:111 ", "a=rtpmap:109 ").replace("RTP/SAVPF 111", "RTP/SAVPF 109"),
+            "109",
+        ),
         ("many lines", format!("v=0\r\n{}", "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n".repeat(65)), "more than 64"),
         ("too long", format!("v=0\r\n{}", "a=x\r\n".repeat(20_000)), "longer than"),
     ];

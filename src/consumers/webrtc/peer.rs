@@ -311,12 +311,13 @@ impl Peer {
 
     /// Queues a GOP's video with compressed timestamps. False if it is too large or not there.
     fn queue_gop(&mut self, source: SourceKey, backlog: &[Packet], limit: usize, now: Instant) -> bool {
-        let Some(lane) = self.lanes.iter_mut().find(|l| l.setup.kind == Kind::Video && l.source == source) else {
+        let Some(lane) = self.lanes.iter_mut().find(|l| l.setup.kind == Kind::Video && l.source == source)
+        else {
             return false;
         };
         let video = || backlog.iter().filter(|packet| lane.carries(packet));
         let bytes: usize = video().map(|packet| packet.payload.len()).sum();
-        let (Some(first), Some(newest)) = (video().next(), video().last().cloned()) else { return false };
+        let (Some(first), Some(newest)) = (video().next(), video().next_back().cloned()) else { return false };
         if bytes > limit || !(first.keyframe && first.starts_unit) {
             return false;
         }
@@ -451,9 +452,7 @@ impl Peer {
     /// Sends the next part of a burst.
     fn pump(&mut self, now: Instant) {
         let congested = self.is_congested();
-        if !congested
-            && let Some(lane) = self.lanes.iter().position(|lane| lane.setup.kind == Kind::Video)
-        {
+        if !congested && let Some(lane) = self.lanes.iter().position(|lane| lane.setup.kind == Kind::Video) {
             for _ in 0..BURST_PACKETS {
                 let Some(packet) = self.burst.pop_front() else { break };
                 self.write(lane, &packet, now);

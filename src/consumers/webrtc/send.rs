@@ -84,7 +84,13 @@ mod tests {
     }
 
     impl DatagramSocket for Kernel {
-        fn try_send(&self, to: SocketAddr, _: Option<IpAddr>, contents: &[u8], size: usize) -> io::Result<()> {
+        fn try_send(
+            &self,
+            to: SocketAddr,
+            _: Option<IpAddr>,
+            contents: &[u8],
+            size: usize,
+        ) -> io::Result<()> {
             assert!(contents.len().div_ceil(size) <= self.max_segments() && contents.len() < 65_000);
             *self.calls.lock() += 1;
             self.datagrams.lock().extend(contents.chunks(size).map(|datagram| (to, datagram.to_vec())));

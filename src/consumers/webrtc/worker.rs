@@ -1,12 +1,12 @@
 //! Worker threads: each owns its peers, their timers, and one cursor for each source that they watch.
 
+use super::DatagramSocket;
 use super::demux::{Demux, Route};
 use super::peer::{End, Peer};
 use super::send::Runs;
 use super::tcp::TcpOut;
-use super::DatagramSocket;
-use crate::graph::{Cursor, Producer, Wake};
 use crate::graph::ring::Subscription;
+use crate::graph::{Cursor, Producer, Wake};
 use crate::media::{Packet, Reordering};
 use parking_lot::{Condvar, Mutex};
 use std::cmp::Reverse;
@@ -152,7 +152,11 @@ impl Workers {
     /// Starts `count` threads.
     pub fn start(count: usize, socket: &Arc<dyn DatagramSocket>) -> Result<Workers, String> {
         let demux = Arc::new(Demux::default());
-        let workers = Workers { demux, mailboxes: (0..count).map(|_| Arc::default()).collect(), threads: Mutex::default() };
+        let workers = Workers {
+            demux,
+            mailboxes: (0..count).map(|_| Arc::default()).collect(),
+            threads: Mutex::default(),
+        };
         for (index, mailbox) in workers.mailboxes.iter().enumerate() {
             let worker = Worker {
                 mailbox: mailbox.clone(),
@@ -180,7 +184,11 @@ impl Workers {
     /// The worker with the fewest peers.
     pub fn least_busy(&self) -> usize {
         let load = |mailbox: &Arc<Mailbox>| mailbox.peers.load(Ordering::Relaxed);
-        self.mailboxes.iter().enumerate().min_by_key(|(_, mailbox)| load(mailbox)).map_or(0, |(index, _)| index)
+        self.mailboxes
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, mailbox)| load(mailbox))
+            .map_or(0, |(index, _)| index)
     }
 
     /// A worker's mailbox.
@@ -407,7 +415,9 @@ impl Worker {
             let Some(batch) = source.cursor.read(BATCH, &mut self.packets) else { break };
             let now = Instant::now();
             for id in &viewers {
-                let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.ended().is_none()) else { continue };
+                let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.ended().is_none()) else {
+                    continue;
+                };
                 let (packets, runs) = (&self.packets, &mut self.runs);
                 if catch_unwind(AssertUnwindSafe(|| peer.deliver(key, &batch, packets, now, runs))).is_err() {
                     panicked.push(*id);
@@ -432,7 +442,9 @@ impl Worker {
                 return;
             }
             self.timers.pop();
-            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.scheduled == Some(at)) else { continue };
+            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.scheduled == Some(at)) else {
+                continue;
+            };
             peer.scheduled = None;
             if peer.wake_at() > now {
                 self.look_after(id);
