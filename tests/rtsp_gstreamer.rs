@@ -87,7 +87,11 @@ impl Run {
 
     /// Waits for the end and gives its error.
     async fn ends(self) -> SourceError {
-        tokio::time::timeout(SOON, self.task).await.expect("must end").expect("no panic").expect_err("ends with why")
+        tokio::time::timeout(SOON, self.task)
+            .await
+            .expect("must end")
+            .expect("no panic")
+            .expect_err("ends with why")
     }
 }
 
@@ -115,9 +119,11 @@ async fn every_audio_codec_plays_beside_video() {
     let specs = ["opus", "pcma", "pcmu"].map(|audio| (format!("/{audio}"), format!("audio={audio}")));
     let mounts: Vec<_> = specs.iter().map(|(path, spec)| (path.as_str(), spec.as_str())).collect();
     let camera = Camera::start_with(&mounts, None);
-    for (path, track) in
-        [("/opus", (Codec::Opus, 48_000, 2)), ("/pcma", (Codec::Pcma, 8000, 1)), ("/pcmu", (Codec::Pcmu, 8000, 1))]
-    {
+    for (path, track) in [
+        ("/opus", (Codec::Opus, 48_000, 2)),
+        ("/pcma", (Codec::Pcma, 8000, 1)),
+        ("/pcmu", (Codec::Pcmu, 8000, 1)),
+    ] {
         let run = Run::start(&camera.url_of(path));
         assert_eq!(codecs(&run.plays(2).await), [(Codec::H264, 90_000, 0), track], "{path}");
         run.task.abort();
@@ -190,7 +196,11 @@ async fn wrong_or_missing_credentials_are_told_apart() {
     for method in ["digest", "basic"] {
         let camera = Camera::start_protected(&format!("{method}:admin:right"), "");
         let wrong = Run::start(&camera.url_as("admin:not-right")).ends().await;
-        assert_eq!(wrong, SourceError::Refused("401 Unauthorized: user name or password is wrong".into()), "{method}");
+        assert_eq!(
+            wrong,
+            SourceError::Refused("401 Unauthorized: user name or password is wrong".into()),
+            "{method}"
+        );
         let missing = Run::start(&camera.url).ends().await;
         assert!(missing.to_string().contains("wants a user name and password"), "{method}: {missing}");
     }
@@ -214,7 +224,10 @@ async fn a_dead_camera_is_noticed_at_once() {
     assert!(matches!(error, SourceError::Ended(_)), "{error:?}");
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let error = Run::start(&camera.url).ends().await;
-    assert!(matches!(&error, SourceError::Unreachable(why) if why.contains("refuses connections")), "{error:?}");
+    assert!(
+        matches!(&error, SourceError::Unreachable(why) if why.contains("refuses connections")),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
