@@ -1,1 +1,199 @@
 //! The one struct that ties registry, configuration, consumers and server together.
+
+use crate::api::{self, Api, Info};
+use crate::config::Config;
+use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
+use crate::graph::Registry;
+use crate::server::tls::{self, TlsError};
+use crate::server::{BindError, Datagram, IceTcp, OnDatagram, Replayed, Server, UdpPort, auth};
+use crate::sources;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The version of the crate.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The git revision this was built from; empty if it was built without git.
+pub const REVISION: &str = env!("STREAMGATE_REVISION");
+
+/// How long a request waits for a camera.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// From the signal to the end, whatever still hangs.
+const SHUTDOWN: Duration = Duration::from_millis(2800);
+
+/// Why the program does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port can't be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The certificate or its key can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A source of that stream can't be a source.
+    #[error("stream {name:?}: {why}")]
+    Stream {
+        /// The stream.
+        name: String,
+        /// What is wrong with it, without credentials.
+        why: String,
+    },
+    /// WebRTC can't start.
+    #[error("WebRTC: {0}")]
+    WebRtc(String),
+}
+
+impl StartError {
+    /// Whether the configuration is to blame, and not the machine.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, StartError::Tls(_) | StartError::Stream { .. })
+    }
+}
+
+/// Everything, bound and ready to run.
+pub struct App {
+    server: Server,
+    registry: Arc<Registry>,
+    webrtc: Arc<WebRtc>,
+    api: Arc<Api>,
+    any_origin: bool,
+}
+
+impl App {
+    /// Binds the port and makes everything that runs on it. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The port is taken, or the configuration names something that can't be used. One bad source is enough: a typo is
+    /// found at once by whoever starts the program, not by who misses a camera later.
+    pub async fn start(config: Config, config_path: Option<PathBuf>) -> Result<App, StartError> {
+        let tls = config.api.tls.as_ref();
+        let tls = tls.map(|files| tls::server_config(&files.cert, &files.key)).transpose()?;
+        let has_tls = tls.is_some();
+        let server = Server::bind(&config.api.listen).await?.with_tls(tls);
+        let local = server.local_addr();
+
+        let registry = Registry::new(Arc::new(sources::open));
+        for (name, stream) in config.streams {
+            let set = registry.set(&name, stream);
+            set.map_err(|why| StartError::Stream { name, why })?;
+        }
+        let options = webrtc::Options {
+            bound_to: Some(local.ip()).filter(|ip| !ip.is_unspecified()),
+            config: config.webrtc.clone(),
+            source_deadline: PATIENCE,
+            ..webrtc::Options::default()
+        };
+        let webrtc = WebRtc::start(options, server.udp(), local.port()).map_err(StartError::WebRtc)?;
+        let api = Arc::new(Api {
+            registry: registry.clone(),
+            webrtc: webrtc.clone(),
+            info: Info {
+                version: VERSION,
+                revision: REVISION,
+                config_path: config_path.map(|path| path.display().to_string()).unwrap_or_default(),
+                listen: local.to_string(),
+                tls: has_tls,
+                started: Instant::now(),
+            },
+            ice_servers: config.webrtc.ice_servers,
+            schemes: sources::SCHEMES,
+            patience: PATIENCE,
+            changes: parking_lot::Mutex::default(),
+        });
+        Ok(App { server, registry, webrtc, api, any_origin: config.api.any_origin })
+    }
+
+    /// Serves until `shutdown`, then ends everything within three seconds.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let router = auth::protect(api::router(self.api), self.any_origin);
+        announce(self.server.local_addr());
+        let server = self.server.run(
+            router,
+            ice_tcp(self.webrtc.clone()),
+            on_datagram(self.webrtc.clone()),
+            shutdown.clone(),
+        );
+        let end = async {
+            shutdown.cancelled().await;
+            tracing::info!("shutting down");
+            tokio::join!(self.webrtc.shutdown(), self.registry.shutdown());
+        };
+        let deadline = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(SHUTDOWN).await;
+        };
+        tokio::select! {
+            _ = async { tokio::join!(server, end) } => tracing::info!("stopped"),
+            () = deadline => tracing::warn!("stopped before everything had ended"),
+        }
+    }
+}
+
+/// Says where to look. Scripts and tests wait for the first line.
+fn announce(local: SocketAddr) {
+    let here = if local.ip().is_unspecified() {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), local.port())
+    } else {
+        local
+    };
+    tracing::info!("listening on http://{here}/");
+    if local.ip().is_unspecified() {
+        let others: Vec<String> = other_addresses()
+            .map(|ip| format!("http://{}/", SocketAddr::new(ip, local.port())))
+            .take(3)
+            .collect();
+        if !others.is_empty() {
+            tracing::info!("from other devices: {}", others.join(" or "));
+        }
+    }
+}
+
+/// This machine's IPv4 addresses in its networks.
+fn other_addresses() -> impl Iterator<Item = IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces.into_iter().map(|interface| interface.ip()).filter(|ip| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(_) => false,
+    })
+}
+
+fn ice_tcp(webrtc: Arc<WebRtc>) -> IceTcp {
+    Arc::new(move |stream, peer, read| {
+        let webrtc = webrtc.clone();
+        Box::pin(async move {
+            // A connection that is gone already has no address.
+            if let Ok(local) = stream.local_addr() {
+                webrtc.serve_tcp(Replayed::new(read, stream), peer, local).await;
+            }
+        })
+    })
+}
+
+fn on_datagram(webrtc: Arc<WebRtc>) -> OnDatagram {
+    Box::new(move |datagram: Datagram<'_>| {
+        webrtc.on_datagram(datagram.source, datagram.local_ip, datagram.contents);
+    })
+}
+
+/// WebRTC sends through the one port without knowing whose it is.
+impl DatagramSocket for UdpPort {
+    fn try_send(
+        &self,
+        destination: SocketAddr,
+        source_ip: Option<IpAddr>,
+        contents: &[u8],
+        segment_size: usize,
+    ) -> std::io::Result<()> {
+        UdpPort::try_send(self, destination, source_ip, contents, segment_size)
+    }
+
+    fn max_segments(&self) -> usize {
+        UdpPort::max_segments(self)
+    }
+
+    fn local_port(&self) -> u16 {
+        UdpPort::local_port(self)
+    }
+}

@@ -1,0 +1,68 @@
+//! The pages and their assets, embedded in the binary.
+
+use super::Api;
+use super::error::{ApiError, unknown_path};
+use super::request::text_header;
+use axum::Router;
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use rust_embed::{EmbeddedFile, RustEmbed};
+use std::sync::Arc;
+
+#[derive(RustEmbed)]
+#[folder = "www"]
+struct Www;
+
+/// Scripts from here only, nothing inline; media from the player's own blobs.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
+    media-src 'self' blob:; img-src 'self' data:; object-src 'none'; base-uri 'none'";
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/", get(|headers: HeaderMap| async move { page("index.html", &headers) }))
+        .route(
+            "/stream/player/{name}",
+            get(|headers: HeaderMap| async move { page("player.html", &headers) }),
+        )
+        .route("/assets/{*path}", get(asset))
+}
+
+fn page(path: &str, headers: &HeaderMap) -> Response {
+    let Some(file) = Www::get(path) else {
+        return ApiError::new(StatusCode::NOT_FOUND, "this build has no pages").into_response();
+    };
+    let mut response = serve(path, file, headers);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+async fn asset(Path(path): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
+    // A debug build reads the folder itself: what leaves it, or its part for everybody, is nothing there either.
+    let inside = path.split(['/', '\\']).all(|part| part != "..");
+    let path = format!("assets/{path}");
+    match inside.then(|| Www::get(&path)).flatten() {
+        Some(file) => serve(&path, file, &headers),
+        None => unknown_path(uri).await.into_response(),
+    }
+}
+
+/// Kept by browsers, but asked for again each time: a new version of the program shows its pages at once.
+fn serve(path: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {
+    let hash = file.metadata.sha256_hash();
+    let etag: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let etag = format!("\"{etag}\"");
+    let kind = mime_guess::from_path(path).first_or_octet_stream();
+    let kind = if kind.type_() == "text" { format!("{kind}; charset=utf-8") } else { kind.to_string() };
+    let known = text_header(headers, &header::IF_NONE_MATCH)
+        .split(',')
+        .map(|tag| tag.trim().trim_start_matches("W/"))
+        .any(|tag| tag == etag || tag == "*");
+    let fields = [(header::ETAG, etag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if known {
+        return (StatusCode::NOT_MODIFIED, fields).into_response();
+    }
+    (fields, [(header::CONTENT_TYPE, kind)], file.data.into_owned()).into_response()
+}

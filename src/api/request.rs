@@ -1,0 +1,209 @@
+//! What requests bring: query parameters, names in paths, bodies up to a size.
+
+use super::error::ApiError;
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use futures_util::StreamExt;
+use percent_encoding::percent_decode_str;
+use std::time::Duration;
+
+/// Query parameters at most: more is no honest request.
+const MAX_PARAMETERS: usize = 64;
+/// How long the rest of a refused body is read and thrown away. A client that is still sending would otherwise
+/// find its connection reset before it has read the answer.
+const DISCARD_FOR: Duration = Duration::from_secs(2);
+const DISCARD_BYTES: usize = 64 * 1024 * 1024;
+
+/// The query of a URL, decoded as a form: `+` is a space.
+#[derive(Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads `a=1&b=2`.
+    ///
+    /// # Errors
+    /// 400 for what is no UTF-8 after decoding, or for more parameters than anybody needs.
+    pub fn parse(query: &str) -> Result<Query, ApiError> {
+        let decode = |text: &str| {
+            let text = text.replace('+', " ");
+            let decoded = percent_decode_str(&text).decode_utf8().map(|text| text.into_owned());
+            decoded.map_err(|_| {
+                ApiError::bad_request("query is no UTF-8")
+                    .hint("percent-encode the UTF-8 bytes of names, e.g. %EA%B8%88 for 금")
+            })
+        };
+        let mut pairs = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            if pairs.len() >= MAX_PARAMETERS {
+                return Err(ApiError::bad_request(format!("more than {MAX_PARAMETERS} query parameters")));
+            }
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            pairs.push((decode(key)?, decode(value)?));
+        }
+        Ok(Query(pairs))
+    }
+
+    /// The first value of a parameter, if it is there and not empty.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.all(key).next().filter(|value| !value.is_empty())
+    }
+
+    /// All values of a parameter.
+    pub fn all<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a parameter is there, with or without value.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(k, _)| k == key)
+    }
+
+    /// The first value of a parameter that must be there.
+    ///
+    /// # Errors
+    /// 400 if it is missing; `example` shows the whole request.
+    pub fn require(&self, key: &str, example: &str) -> Result<&str, ApiError> {
+        self.get(key).ok_or_else(|| {
+            ApiError::bad_request(format!("the query parameter {key:?} is missing"))
+                .hint(format!("e.g. {example}"))
+        })
+    }
+
+    /// A parameter that is none of `known`.
+    pub fn unknown<'a>(&'a self, known: &[&str]) -> Option<&'a str> {
+        self.0.iter().map(|(key, _)| key.as_str()).find(|key| !known.contains(key))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Query, ApiError> {
+        Query::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+/// The one name in a path, decoded.
+#[derive(Debug)]
+pub struct Name(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Name, ApiError> {
+        let Path(name) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| {
+            ApiError::bad_request("the name in the path is no UTF-8")
+                .hint("percent-encode the UTF-8 bytes of names, e.g. %EA%B8%88 for 금")
+        })?;
+        Ok(Name(name))
+    }
+}
+
+/// The media type of `Content-Type`, in lower case and without parameters; empty if there is none.
+pub fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// A header's text; empty if there is none or it is no text.
+pub fn text_header<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// 413 as soon as it is known to be larger; 400 if it breaks off.
+pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let announced = text_header(headers, &header::CONTENT_LENGTH).parse::<u64>().unwrap_or(0);
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    if announced > limit as u64 {
+        discard(chunks);
+        return Err(too_large(limit));
+    }
+    while let Some(chunk) = chunks.next().await {
+        let chunk =
+            chunk.map_err(|error| ApiError::bad_request("the body broke off").detail(error.to_string()))?;
+        if bytes.len() + chunk.len() > limit {
+            discard(chunks);
+            return Err(too_large(limit));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
+}
+
+/// Reads a body that must be UTF-8 text.
+///
+/// # Errors
+/// As [`read_body`], and 400 for other bytes.
+pub async fn read_text(headers: &HeaderMap, body: Body, limit: usize) -> Result<String, ApiError> {
+    let bytes = read_body(headers, body, limit).await?;
+    String::from_utf8(bytes.into()).map_err(|_| ApiError::bad_request("the body is no UTF-8 text"))
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large")
+        .detail(format!("at most {} KiB are taken here", limit / 1024))
+}
+
+/// Throws the rest of a body away for a moment, while the answer is on its way. Ends with the connection.
+fn discard(mut chunks: axum::body::BodyDataStream) {
+    tokio::spawn(tokio::time::timeout(DISCARD_FOR, async move {
+        let mut total = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            total += chunk.len();
+            if total > DISCARD_BYTES {
+                return;
+            }
+        }
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded_as_forms() {
+        let query = Query::parse("src=%EA%B8%88%EA%B3%A1IC&src=a+b%2Bc&video&=x&&audio=").unwrap();
+        assert_eq!(query.all("src").collect::<Vec<_>>(), ["금곡IC", "a b+c"]);
+        assert_eq!(query.get("src"), Some("금곡IC"));
+        assert!(query.has("video") && query.has("audio") && !query.has("x"));
+        assert_eq!(query.get("audio"), None);
+        assert_eq!(query.unknown(&["src", "video", ""]), Some("audio"));
+        assert_eq!(query.require("name", "GET /").unwrap_err().status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn queries_that_are_no_utf8_or_endless_are_refused() {
+        assert!(Query::parse("src=%FF").is_err());
+        assert!(Query::parse(&"a&".repeat(MAX_PARAMETERS)).is_ok());
+        assert!(Query::parse(&"a&".repeat(MAX_PARAMETERS + 1)).is_err());
+        assert_eq!(Query::parse("a=%zz&b=%").unwrap().get("a"), Some("%zz"));
+    }
+
+    #[tokio::test]
+    async fn bodies_end_at_the_limit() {
+        let none = HeaderMap::new();
+        assert_eq!(read_body(&none, Body::from("12345"), 5).await.unwrap(), "12345");
+        let error = read_body(&none, Body::from("123456"), 5).await.unwrap_err();
+        assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let mut announced = HeaderMap::new();
+        announced.insert(header::CONTENT_LENGTH, "20000000".parse().unwrap());
+        let never = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = read_body(&announced, never, 65_536).await.unwrap_err();
+        assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(read_text(&none, Body::from(vec![0xff]), 5).await.is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_query_gives_parameters_or_an_error(text in ".{0,200}") {
+            let _ = Query::parse(&text);
+        }
+    }
+}

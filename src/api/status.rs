@@ -1,0 +1,87 @@
+//! `/api`: which program this is, and where it listens.
+
+use super::Api;
+use super::request::text_header;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri, header};
+use axum::{Json, Router, routing::get};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The go2rtc API level that is spoken here. Home Assistant's client checks it.
+const GO2RTC_VERSION: &str = "1.9.14";
+
+/// What is told of this process.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// The version of the crate.
+    pub version: &'static str,
+    /// The git revision it was built from; empty if it was built without git.
+    pub revision: &'static str,
+    /// The configuration file; empty without one.
+    pub config_path: String,
+    /// Where it listens, as `127.0.0.1:1984`.
+    pub listen: String,
+    /// Whether TLS is spoken there, too.
+    pub tls: bool,
+    /// When it started.
+    pub started: Instant,
+}
+
+#[derive(Serialize)]
+struct View {
+    config_path: String,
+    host: String,
+    revision: &'static str,
+    rtsp: Rtsp,
+    version: &'static str,
+    server: Server,
+    listeners: Vec<Listener>,
+    /// Seconds.
+    uptime: u64,
+}
+
+/// Empty: there is no RTSP server.
+#[derive(Serialize)]
+struct Rtsp {
+    listen: &'static str,
+}
+
+#[derive(Serialize)]
+struct Server {
+    name: &'static str,
+    version: &'static str,
+    revision: &'static str,
+}
+
+#[derive(Serialize)]
+struct Listener {
+    address: String,
+    protocols: Vec<&'static str>,
+}
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new().route("/api", get(status))
+}
+
+async fn status(State(api): State<Arc<Api>>, headers: HeaderMap, uri: Uri) -> Json<View> {
+    let info = &api.info;
+    // HTTP/2 has the host in the URI.
+    let host = uri.authority().map_or_else(|| text_header(&headers, &header::HOST), |host| host.as_str());
+    let mut protocols = vec!["http"];
+    if info.tls {
+        protocols.push("https");
+    }
+    protocols.extend(["webrtc/udp", "webrtc/tcp"]);
+    Json(View {
+        config_path: info.config_path.clone(),
+        host: host.to_owned(),
+        revision: info.revision,
+        rtsp: Rtsp { listen: "" },
+        version: GO2RTC_VERSION,
+        server: Server { name: "streamgate", version: info.version, revision: info.revision },
+        listeners: vec![Listener { address: info.listen.clone(), protocols }],
+        uptime: info.started.elapsed().as_secs(),
+    })
+}

@@ -1,0 +1,206 @@
+//! `/api/streams`: list, look at, probe, create, change and delete streams. Changes live in memory.
+
+use super::edit::{Edit, check_name};
+use super::error::{ApiError, connect_error};
+use super::request::{Name, Query, media_type, read_body};
+use super::views::{self, StreamView};
+use super::{Api, MAX_BODY};
+use crate::config::StreamConfig;
+use crate::graph::registry::MAX_STREAMS;
+use crate::graph::{Change, Stream, Wants};
+use crate::media::{Codec, Kind};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, routing::get};
+use std::sync::Arc;
+
+const CODECS: [Codec; 6] = [Codec::H264, Codec::H265, Codec::Aac, Codec::Opus, Codec::Pcma, Codec::Pcmu];
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    let by_query = get(list_or_one).put(put_query).patch(patch_query).delete(delete_query);
+    let by_path = get(one).put(put_json).patch(patch_json).delete(delete_path);
+    Router::new().route("/api/streams", by_query).route("/api/streams/{name}", by_path)
+}
+
+fn find(api: &Api, name: &str) -> Result<Arc<Stream>, ApiError> {
+    api.registry.get(name).ok_or_else(|| ApiError::unknown_stream(name))
+}
+
+async fn list_or_one(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
+    if !query.has("src") {
+        return Ok(Json(views::streams(&api.registry.list())).into_response());
+    }
+    let name = query.require("src", "GET /api/streams?src=front")?;
+    let stream = find(&api, name)?;
+    let wants = Wants { video: wanted(&query, Kind::Video)?, audio: wanted(&query, Kind::Audio)? };
+    if wants == Wants::default() {
+        return Ok(Json(views::stream(&stream)).into_response());
+    }
+    // What is selected stays leased until it has been described.
+    let _selection =
+        stream.connect(&wants, api.patience).await.map_err(|error| connect_error(name, &error))?;
+    Ok(Json(views::stream(&stream)).into_response())
+}
+
+/// `&video` and `&video=any`: every codec of that kind; `&video=h264,h265`: these.
+fn wanted(query: &Query, kind: Kind) -> Result<Vec<Codec>, ApiError> {
+    let mut wanted = Vec::new();
+    for name in query.all(kind.as_str()).flat_map(|value| value.split(',')) {
+        let matches = |codec: &Codec| match name.to_ascii_lowercase().as_str() {
+            "" | "any" | "all" | "copy" => true,
+            name => {
+                name == codec.ffmpeg_name() || Codec::from_rtpmap(name).is_some_and(|named| named == *codec)
+            }
+        };
+        let before = wanted.len();
+        wanted.extend(CODECS.into_iter().filter(|codec| codec.kind() == kind).filter(matches));
+        if wanted.len() == before {
+            let known: Vec<_> =
+                CODECS.iter().filter(|codec| codec.kind() == kind).map(|c| c.name()).collect();
+            return Err(ApiError::bad_request(format!("unknown {kind} codec {name:?}"))
+                .hint(format!("any, or of {}", known.join(", "))));
+        }
+    }
+    Ok(wanted)
+}
+
+async fn one(State(api): State<Arc<Api>>, Name(name): Name) -> Result<Json<StreamView>, ApiError> {
+    Ok(Json(views::stream(&*find(&api, &name)?)))
+}
+
+/// Parameters of the query forms. A source's own `?a=1&b=2` that was not percent-encoded would be cut off at the
+/// `&` without a word.
+fn check_parameters(query: &Query) -> Result<(), ApiError> {
+    match query.unknown(&["name", "src"]) {
+        None => Ok(()),
+        Some(key) => Err(ApiError::bad_request(format!("unknown query parameter {key:?}"))
+            .hint("if it belongs to the source URL, percent-encode that URL: & is %26, # is %23")),
+    }
+}
+
+const PUT_EXAMPLE: &str = "PUT /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream1";
+
+async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Json<StreamView>, ApiError> {
+    check_parameters(&query)?;
+    let name = query.require("name", PUT_EXAMPLE)?;
+    query.require("src", PUT_EXAMPLE)?;
+    let config = Edit::sources(query.all("src"))?.create()?;
+    let (_, view) = change(&api, name, |_| Ok(config))?;
+    Ok(Json(view))
+}
+
+async fn patch_query(State(api): State<Arc<Api>>, query: Query) -> Result<Json<StreamView>, ApiError> {
+    check_parameters(&query)?;
+    let name =
+        query.require("name", "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2")?;
+    query.require("src", "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2")?;
+    let edit = Edit::sources(query.all("src"))?;
+    // As in go2rtc, a stream that is not there is made.
+    let (_, view) = change(&api, name, |old| match old {
+        Some(old) => Ok(edit.merge(old.clone())),
+        None => edit.create(),
+    })?;
+    Ok(Json(view))
+}
+
+async fn put_json(
+    State(api): State<Arc<Api>>,
+    Name(name): Name,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<StreamView>), ApiError> {
+    let config = read_edit(&headers, body).await?.create()?;
+    let (change, view) = change(&api, &name, |_| Ok(config))?;
+    let status = if change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(view)))
+}
+
+async fn patch_json(
+    State(api): State<Arc<Api>>,
+    Name(name): Name,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<StreamView>, ApiError> {
+    let edit = read_edit(&headers, body).await?;
+    let (_, view) = change(&api, &name, |old| match old {
+        Some(old) => Ok(edit.merge(old.clone())),
+        None => Err(ApiError::unknown_stream(&name)),
+    })?;
+    Ok(Json(view))
+}
+
+/// Pages on other sites can't send this media type without being asked first (CORS): so it is required.
+async fn read_edit(headers: &HeaderMap, body: Body) -> Result<Edit, ApiError> {
+    let body = read_body(headers, body, MAX_BODY).await?;
+    match media_type(headers).as_str() {
+        "application/json" | "application/merge-patch+json" => Edit::parse(&body),
+        other => Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media type not supported")
+            .detail(format!("Content-Type is {other:?}"))
+            .hint("send Content-Type: application/json")),
+    }
+}
+
+/// Makes a stream's configuration from the one it has, and applies it.
+fn change(
+    api: &Api,
+    name: &str,
+    make: impl FnOnce(Option<&StreamConfig>) -> Result<StreamConfig, ApiError>,
+) -> Result<(Change, StreamView), ApiError> {
+    check_name(name)?;
+    let _one_at_a_time = api.changes.lock();
+    let old = api.registry.get(name);
+    let config = make(old.as_ref().map(|stream| stream.config()))?;
+    if old.is_none() && api.registry.list().len() >= MAX_STREAMS {
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams")
+            .detail(format!("there are {MAX_STREAMS}, that is the limit")));
+    }
+    let change = api.registry.set(name, config).map_err(|why| {
+        ApiError::bad_request("bad source")
+            .detail(why)
+            .hint("GET /api/schemes lists the schemes that are known")
+    })?;
+    let stream = find(api, name)?;
+    tracing::info!(stream = name, ?change, "stream configured by the API");
+    Ok((change, views::stream(&stream)))
+}
+
+async fn delete_query(
+    State(api): State<Arc<Api>>,
+    query: Query,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    delete(&api, query.require("src", "DELETE /api/streams?src=front")?)
+}
+
+async fn delete_path(
+    State(api): State<Arc<Api>>,
+    Name(name): Name,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    delete(&api, &name)
+}
+
+fn delete(api: &Api, name: &str) -> Result<Json<serde_json::Value>, ApiError> {
+    let _one_at_a_time = api.changes.lock();
+    if !api.registry.remove(name) {
+        return Err(ApiError::unknown_stream(name));
+    }
+    tracing::info!(stream = name, "stream deleted by the API");
+    Ok(Json(serde_json::json!({"deleted": name})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_name_codecs_or_take_any() {
+        let query = |text| Query::parse(text).unwrap();
+        assert_eq!(wanted(&query("src=a"), Kind::Video).unwrap(), []);
+        assert_eq!(wanted(&query("src=a&video"), Kind::Video).unwrap(), [Codec::H264, Codec::H265]);
+        assert_eq!(wanted(&query("video=hevc,H264"), Kind::Video).unwrap(), [Codec::H265, Codec::H264]);
+        assert_eq!(wanted(&query("audio=any"), Kind::Audio).unwrap().len(), 4);
+        assert_eq!(wanted(&query("audio=pcma&audio=opus"), Kind::Audio).unwrap(), [Codec::Pcma, Codec::Opus]);
+        assert!(wanted(&query("audio=h264"), Kind::Audio).is_err());
+    }
+}
