@@ -84,6 +84,7 @@ enum Order {
     Close,
     Vanish,
     StopReading,
+    ReadSlowly(usize),
 }
 
 /// An offer that waits for its answer.
@@ -154,7 +155,7 @@ impl Offering {
                 let local = stream.local_addr().expect("address");
                 let candidate = Candidate::builder().tcp().host(local).tcptype(TcpType::Active).build();
                 self.rtc.add_local_candidate(candidate.expect("candidate"));
-                Wire::Tcp { stream, buffer: Vec::new() }
+                Wire::Tcp { stream, buffer: Vec::new(), rate: None }
             }
         };
         self.rtc.sdp_api().accept_answer(self.pending, parsed).unwrap_or_else(|e| panic!("{e}\n{answer}"));
@@ -246,6 +247,11 @@ impl Viewer {
         let _ = self.orders.send(Order::Vanish);
     }
 
+    /// Reads at most so many bytes a second from now on (ICE-TCP).
+    pub fn read_slowly(&self, bytes_per_second: usize) {
+        let _ = self.orders.send(Order::ReadSlowly(bytes_per_second));
+    }
+
     /// Reads nothing any more, without closing.
     pub fn stop_reading(&self) {
         let _ = self.orders.send(Order::StopReading);
@@ -260,7 +266,7 @@ impl Drop for Viewer {
 
 enum Wire {
     Udp(UdpSocket),
-    Tcp { stream: TcpStream, buffer: Vec<u8> },
+    Tcp { stream: TcpStream, buffer: Vec<u8>, rate: Option<usize> },
 }
 
 struct Client {
@@ -286,6 +292,11 @@ impl Client {
                 match order {
                     Order::Vanish => return Ok(()),
                     Order::StopReading => self.reading = false,
+                    Order::ReadSlowly(rate) => {
+                        if let Wire::Tcp { rate: limit, .. } = &mut self.wire {
+                            *limit = Some(rate);
+                        }
+                    }
                     Order::Keyframe => self.request_keyframe(),
                     Order::Close => {
                         self.rtc.close().map_err(|e| e.to_string())?;
@@ -425,7 +436,7 @@ impl Wire {
                     Err(error) => Err(error),
                 }
             }
-            Wire::Tcp { stream, buffer } => {
+            Wire::Tcp { stream, buffer, rate } => {
                 let frame_length = |buffer: &[u8]| match buffer {
                     [high, low, rest @ ..] => Some(usize::from(u16::from_be_bytes([*high, *low])))
                         .filter(|length| rest.len() >= *length),
@@ -435,7 +446,12 @@ impl Wire {
                     let mut chunk = vec![0; 64 << 10];
                     match stream.read(&mut chunk) {
                         Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                        Ok(length) => buffer.extend_from_slice(&chunk[..length]),
+                        Ok(length) => {
+                            buffer.extend_from_slice(&chunk[..length]);
+                            if let Some(rate) = rate {
+                                std::thread::sleep(Duration::from_secs_f64(length as f64 / *rate as f64));
+                            }
+                        }
                         Err(error) if nothing(&error) => return Ok(None),
                         Err(error) => return Err(error),
                     }
