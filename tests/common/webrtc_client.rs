@@ -2,11 +2,12 @@
 //! It collects decrypted RTP; it can lose packets, ask for keyframes, stop reading, vanish, or say goodbye.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+use parking_lot::{Mutex, MutexGuard};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
@@ -100,7 +101,7 @@ pub struct Offering {
 /// A viewer that runs in a thread of its own.
 pub struct Viewer {
     seen: Arc<Mutex<Seen>>,
-    orders: Sender<Order>,
+    orders: SyncSender<Order>,
     gone: Arc<AtomicBool>,
 }
 
@@ -161,7 +162,7 @@ impl Offering {
         self.rtc.sdp_api().accept_answer(self.pending, parsed).unwrap_or_else(|e| panic!("{e}\n{answer}"));
         let seen = Arc::new(Mutex::new(Seen::default()));
         let gone = Arc::new(AtomicBool::new(false));
-        let (orders, received) = channel();
+        let (orders, received) = sync_channel(64);
         let mut client = Client {
             rtc: self.rtc,
             wire,
@@ -193,7 +194,7 @@ fn tcp_candidate(answer: &str) -> SocketAddr {
 impl Viewer {
     /// What it has seen up to now.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("the viewer's thread has not panicked")
+        self.seen.lock()
     }
 
     pub fn is_connected(&self) -> bool {
@@ -234,27 +235,27 @@ impl Viewer {
 
     /// Sends a PLI for the video.
     pub fn request_keyframe(&self) {
-        let _ = self.orders.send(Order::Keyframe);
+        let _ = self.orders.try_send(Order::Keyframe);
     }
 
     /// Says goodbye.
     pub fn close(&self) {
-        let _ = self.orders.send(Order::Close);
+        let _ = self.orders.try_send(Order::Close);
     }
 
     /// Is gone without a word; the socket stays open for a moment.
     pub fn vanish(&self) {
-        let _ = self.orders.send(Order::Vanish);
+        let _ = self.orders.try_send(Order::Vanish);
     }
 
     /// Reads at most so many bytes a second from now on (ICE-TCP).
     pub fn read_slowly(&self, bytes_per_second: usize) {
-        let _ = self.orders.send(Order::ReadSlowly(bytes_per_second));
+        let _ = self.orders.try_send(Order::ReadSlowly(bytes_per_second));
     }
 
     /// Reads nothing any more, without closing.
     pub fn stop_reading(&self) {
-        let _ = self.orders.send(Order::StopReading);
+        let _ = self.orders.try_send(Order::StopReading);
     }
 }
 
@@ -281,7 +282,7 @@ struct Client {
 
 impl Client {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("no panic")
+        self.seen.lock()
     }
 
     fn run(&mut self, orders: &Receiver<Order>) -> Result<(), String> {
@@ -310,7 +311,7 @@ impl Client {
             }
             if !self.reading {
                 // Only the sockets are held open.
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::park_timeout(Duration::from_millis(20));
                 continue;
             }
             let datagram = self.wire.receive().map_err(|e| e.to_string())?;
@@ -449,7 +450,9 @@ impl Wire {
                         Ok(length) => {
                             buffer.extend_from_slice(&chunk[..length]);
                             if let Some(rate) = rate {
-                                std::thread::sleep(Duration::from_secs_f64(length as f64 / *rate as f64));
+                                std::thread::park_timeout(Duration::from_secs_f64(
+                                    length as f64 / *rate as f64,
+                                ));
                             }
                         }
                         Err(error) if nothing(&error) => return Ok(None),
