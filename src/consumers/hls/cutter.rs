@@ -117,9 +117,10 @@ impl Cutter {
         let length = self.segment + at - self.start;
         let (shortest, longest) = (self.gops.iter().min(), self.gops.iter().max());
         let next_gop = match (shortest, longest) {
-            // They are alike: the next one will be.
+            // They are alike, or short: the next one will be, too.
             (Some(shortest), Some(longest))
-                if self.gops.len() >= GOPS_TO_TRUST && longest * 4 <= shortest * 5 =>
+                if self.gops.len() >= GOPS_TO_TRUST
+                    && (longest * 4 <= shortest * 5 || longest * 2 <= second) =>
             {
                 *longest
             }

@@ -19,12 +19,7 @@ fn start(wall_ms: i64) -> Event {
 
 fn segment(window: &mut Window, parts: usize) {
     for index in 0..parts {
-        window.apply(Event::Part {
-            data: vec![0; 1000].into(),
-            duration: 0.5,
-            independent: index == 0,
-            begins_with_keyframe: index == 0,
-        });
+        window.apply(Event::Part { data: vec![0; 1000].into(), duration: 0.5, independent: index == 0 });
     }
 }
 

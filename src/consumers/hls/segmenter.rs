@@ -57,8 +57,6 @@ pub enum Event {
         duration: f64,
         /// It holds a keyframe (or only sound): a player can start here.
         independent: bool,
-        /// It begins with a keyframe (or has only sound).
-        begins_with_keyframe: bool,
     },
     /// The segment is complete.
     SegmentEnd,
@@ -216,8 +214,8 @@ impl Segmenter {
         let times: Vec<i64> = seen.iter().filter(|i| self.leads(i)).map(|input| nanos(input.time)).collect();
         let (first, latest) = (times.first().copied().unwrap_or(0), times.iter().max().copied().unwrap_or(0));
         let shown: Vec<i64> = times.iter().copied().filter(|time| *time >= first).collect();
-        let interval = ((latest - first) / (shown.len() as i64 - 1).max(1)).clamp(1_000_000, 2_000_000_000);
         let depth = if self.video.is_some() { DecodeOrder::depth_of(&shown) } else { 0 };
+        let interval = interval(&shown, depth);
         let target = *self.part_target.get_or_insert_with(|| part_target(self.settings.part, interval));
         let origin = *self.origin.get_or_insert(first - LEAD);
 
@@ -307,7 +305,6 @@ impl Segmenter {
         self.sequence = self.sequence.wrapping_add(1);
         let end = cut.start + cut.duration;
         let ends = cut.pictures.iter().skip(1).map(|next| next.decode).chain([end]);
-        let keyframe_at = cut.pictures.iter().position(|picture| picture.keyframe);
         let leading: Vec<Sample> = cut
             .pictures
             .iter()
@@ -347,8 +344,7 @@ impl Segmenter {
         out.push(Event::Part {
             data: fragment(self.sequence, &runs),
             duration: cut.duration as f64 / running.scale as f64,
-            independent: keyframe_at.is_some(),
-            begins_with_keyframe: keyframe_at == Some(0),
+            independent: cut.pictures.iter().any(|picture| picture.keyframe),
         });
         if cut.ends_segment {
             out.push(Event::SegmentEnd);
@@ -358,6 +354,15 @@ impl Segmenter {
 
 fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX / 4)
+}
+
+/// The average distance of these presentation times, whose last `depth` still lack some in between.
+fn interval(shown: &[i64], depth: usize) -> i64 {
+    let mut sorted = shown.to_vec();
+    sorted.sort_unstable();
+    sorted.truncate(sorted.len().saturating_sub(depth).max(2));
+    let span = sorted.last().zip(sorted.first()).map_or(0, |(last, first)| last - first);
+    (span / (sorted.len() as i64 - 1).max(1)).clamp(1_000_000, 2_000_000_000)
 }
 
 /// A whole number of access units, about as long as wished, with some room for unsteady ones; in milliseconds.

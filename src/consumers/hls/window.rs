@@ -138,7 +138,7 @@ impl Window {
                 self.part_target = part_target;
                 self.description = Description { codecs, size, fps };
             }
-            Event::Part { data, duration, independent, begins_with_keyframe: _ } => {
+            Event::Part { data, duration, independent } => {
                 self.bytes += data.len();
                 self.growing.parts.push(Part { data, duration, independent });
             }
@@ -211,11 +211,6 @@ impl Window {
         let average = rate(all().map(Segment::size).sum(), all().map(Segment::duration).sum());
         (peak.max(1), average.max(1))
     }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 #[cfg(test)]
@@ -234,12 +229,7 @@ mod tests {
     }
 
     fn part(bytes: usize) -> Event {
-        Event::Part {
-            data: vec![7; bytes].into(),
-            duration: 1.0,
-            independent: true,
-            begins_with_keyframe: true,
-        }
+        Event::Part { data: vec![7; bytes].into(), duration: 1.0, independent: true }
     }
 
     fn window(bytes: usize) -> Window {
@@ -268,14 +258,14 @@ mod tests {
             window.apply(part(10));
             window.apply(Event::SegmentEnd);
         }
-        assert_eq!((window.segments.len(), window.gone.len(), window.bytes()), (5, 5, 100));
+        assert_eq!((window.segments.len(), window.gone.len(), window.bytes), (5, 5, 100));
         assert_eq!(window.segments[0].number, 95);
         assert!(window.segment(90).is_some() && window.segment(89).is_none());
         for _ in 0..10 {
             window.apply(part(400));
             window.apply(Event::SegmentEnd);
         }
-        assert_eq!((window.segments.len(), window.bytes()), (3, 1200));
+        assert_eq!((window.segments.len(), window.bytes), (3, 1200));
     }
 
     #[test]
