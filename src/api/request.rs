@@ -40,7 +40,8 @@ impl Query {
         let mut pairs = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             if pairs.len() >= MAX_PARAMETERS {
-                return Err(ApiError::bad_request(format!("more than {MAX_PARAMETERS} query parameters")));
+                return Err(ApiError::bad_request("too many query parameters")
+                    .detail(format!("at most {MAX_PARAMETERS} are taken")));
             }
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             pairs.push((decode(key)?, decode(value)?));
