@@ -87,7 +87,8 @@ async fn serve(mut stream: TcpStream, does: Does) -> Option<()> {
 /// No form of the password is in the text.
 fn check_no_secret(text: &str, place: &str) {
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("admin:{PASSWORD}"));
-    for secret in [ENCODED, PASSWORD, "S3cret%2fpa%20ss", "S3cret%2Fpa+ss", "S3cret\\/pa ss", basic.as_str()] {
+    for secret in [ENCODED, PASSWORD, "S3cret%2fpa%20ss", "S3cret%2Fpa+ss", "S3cret\\/pa ss", basic.as_str()]
+    {
         assert!(!text.contains(secret), "{place} shows {secret:?}:\n{text}");
     }
 }
@@ -161,7 +162,9 @@ async fn a_password_that_works_is_shown_nowhere() {
         let streamgate = Streamgate::start(&["--log-level=trace", &format!("--stream=front={source}")]);
         let answer = post(&streamgate.url("/whep/front"), SDP, CHROMIUM).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
-        for path in ["/api/streams", "/api/streams/front", "/api/streams?src=front&video", "/api", "/api/ice", "/"] {
+        for path in
+            ["/api/streams", "/api/streams/front", "/api/streams?src=front&video", "/api", "/api/ice", "/"]
+        {
             let reply = get(&streamgate.url(path)).await;
             check_no_secret(&reply.text(), path);
             check_no_secret(&format!("{:?}", reply.headers), path);
