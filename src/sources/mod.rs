@@ -1,6 +1,7 @@
 //! What media comes from: one file or folder for each protocol, each implementing [`crate::graph::Source`].
 //! May use `media` and `graph`. Must never name a consumer.
 
+pub mod demo;
 pub mod rtsp;
 
 use crate::graph::Source;
@@ -11,6 +12,7 @@ type Open = fn(&str) -> Result<Arc<dyn Source>, String>;
 
 /// The one table of schemes: what is before the colon, and what makes a source of it.
 const TABLE: &[(&str, Open)] = &[
+    ("demo", demo::open),
     ("rtsp", |url| Ok(Arc::new(rtsp::RtspSource::open(url)?))),
     // RTSP over TLS: refused in words.
     ("rtsps", |url| Ok(Arc::new(rtsp::RtspSource::open(url)?))),
@@ -18,7 +20,7 @@ const TABLE: &[(&str, Open)] = &[
 ];
 
 /// The schemes that can be played.
-pub const SCHEMES: &[&str] = &["rtsp"];
+pub const SCHEMES: &[&str] = &["demo", "rtsp"];
 
 /// Makes a source from the URL in the configuration; nothing is dialled.
 ///
@@ -55,8 +57,8 @@ mod tests {
         let source = open(" rtsp://a:b@h/x ").expect("opens");
         assert_eq!((source.url(), source.format_name()), ("rtsp://***:***@h/x", "rtsp"));
         let error = |url: &str| open(url).err().expect("refused");
-        assert!(error("srt://h/x").contains("\"srt\" is not known; known are rtsp:"));
-        assert!(error("h/x").contains("known are rtsp:"));
+        assert!(error("srt://h/x").contains("\"srt\" is not known; known are demo:, rtsp:"));
+        assert!(error("h/x").contains("known are demo:, rtsp:"));
         assert!(error("rtsps://h/x").contains("not supported yet"));
         assert!(!error("admin:secret@h/x").contains("admin"));
     }
