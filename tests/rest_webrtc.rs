@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Camera, Reply, Streamgate, delete, get, get_json, options, patch, post, request};
+use common::{Camera, Reply, Streamgate, delete, eventually, get, get_json, options, patch, post, request};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,26 @@ async fn a_viewer_of_a_dead_camera_is_told_what_it_answered() {
 }
 
 #[tokio::test]
+async fn a_client_that_hangs_up_while_the_camera_is_waited_for_leaves_nothing_behind() {
+    use std::io::Write;
+    let streamgate =
+        Streamgate::with_config(&format!("streams: {{front: {{sources: '{DEAD}', linger: 0s}}}}\n"));
+    let state = async || get_json(&streamgate.url("/api/streams/front")).await["state"].clone();
+    let offer = offer();
+    let mut client = std::net::TcpStream::connect(("127.0.0.1", streamgate.port)).unwrap();
+    let length = offer.len();
+    let request = format!(
+        "POST /whep/front HTTP/1.1\r\nHost: a\r\nContent-Type: {SDP}\r\nContent-Length: {length}\r\n\r\n{offer}"
+    );
+    client.write_all(request.as_bytes()).unwrap();
+    eventually("the camera is dialled", Duration::from_secs(5), async || state().await != "idle").await;
+    drop(client);
+    // Long before the camera's deadline.
+    eventually("it is given up", Duration::from_secs(4), async || state().await == "idle").await;
+    assert_eq!(get_json(&streamgate.url("/api/streams/front")).await["viewers"], 0);
+}
+
+#[tokio::test]
 async fn whep_answers_with_session_etag_and_ice_servers() {
     let camera = Camera::start("clip=h264_main_g60,audio=pcma");
     let streamgate = Streamgate::with_config(&format!(
@@ -148,9 +168,12 @@ async fn whep_answers_with_session_etag_and_ice_servers() {
         check_error(&request("PATCH", &session, &wrong, fragment).await, 412, "If-Match", "stale ETag");
 
         assert_eq!(delete(&session).await.status, 200);
+        eventually("the session is gone", Duration::from_secs(1), async || {
+            let stream = get_json(&streamgate.url("/api/streams/%EA%B8%88%EA%B3%A1IC")).await;
+            delete(&session).await.status == 404 && stream["viewers"] == 0
+        })
+        .await;
         check_error(&delete(&session).await, 404, "session", "DELETE again");
-        let stream = get_json(&streamgate.url("/api/streams/%EA%B8%88%EA%B3%A1IC")).await;
-        assert_eq!(stream["viewers"], 0, "{stream}");
     }
 }
 

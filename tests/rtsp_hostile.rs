@@ -491,3 +491,71 @@ async fn udp_that_does_not_come_through_becomes_tcp() {
     let (error, packets) = run(&format!("rtsp://{host}/#timeout=1#transport=udp")).await;
     assert_eq!((error, packets), (SourceError::Ended("no media for 1 s".into()), 1));
 }
+
+#[tokio::test]
+async fn answers_without_cseq_are_taken() {
+    let host = server(|mut client| async move {
+        while let Some((line, cseq)) = client.request().await {
+            let answer = good_answer(&line, &cseq).replace(&format!("CSeq: {cseq}\r\n"), "");
+            client.send(answer).await;
+            if line.starts_with("PLAY") {
+                client.send(interleaved(0, &rtp(1))).await;
+            }
+        }
+    })
+    .await;
+    let (error, packets) = run(&format!("rtsp://{host}/#timeout=1")).await;
+    assert_eq!((error, packets), (SourceError::Ended("no media for 1 s".into()), 1));
+}
+
+#[tokio::test]
+async fn a_camera_that_asks_is_answered() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let tell = Arc::new(parking_lot::Mutex::new(Some(tell)));
+    let host = server(move |mut client| {
+        let tell = Arc::clone(&tell);
+        async move {
+            let Some(cseq) = client.serve_until("PLAY").await else { return };
+            client.send(good_answer("PLAY", &cseq)).await;
+            client
+                .send("OPTIONS * RTSP/1.0\r\nCSeq: 7\r\n\r\nANNOUNCE rtsp://h/ RTSP/1.0\r\nCSeq: 8\r\n\r\n")
+                .await;
+            let first = client.request().await.expect("answers");
+            let second = client.request().await.expect("answers");
+            tell.lock().take().expect("once").send((first, second)).expect("waits");
+            client.wait_for_goodbye().await;
+        }
+    })
+    .await;
+    run(&format!("rtsp://{host}/#timeout=1")).await;
+    let (first, second) = told.await.expect("told");
+    assert_eq!(first, ("RTSP/1.0 200 OK".into(), "7".into()));
+    assert_eq!(second, ("RTSP/1.0 501 Not Implemented".into(), "8".into()));
+}
+
+#[tokio::test]
+async fn dropping_the_run_says_teardown_and_closes() {
+    let (tell, mut told) = tokio::sync::mpsc::channel(8);
+    let host = server(move |mut client| {
+        let tell = tell.clone();
+        async move {
+            let Some(cseq) = client.serve_until("PLAY").await else { return };
+            client.send(good_answer("PLAY", &cseq)).await;
+            // Unread media, as there always is when a viewer leaves.
+            client.send(interleaved(0, &rtp(1)).repeat(5000)).await;
+            tell.send("playing".to_owned()).await.expect("waits");
+            while let Some((line, _)) = client.request().await {
+                tell.send(line).await.expect("waits");
+            }
+            tell.send("closed".to_owned()).await.expect("waits");
+        }
+    })
+    .await;
+    let source = RtspSource::open(&format!("rtsp://{host}/cam")).expect("a URL");
+    let task = tokio::spawn(async move { source.run_into(&mut Counter::default()).await });
+    let mut next = async || tokio::time::timeout(Duration::from_secs(3), told.recv()).await.expect("in time");
+    assert_eq!(next().await.as_deref(), Some("playing"));
+    task.abort();
+    assert_eq!(next().await, Some(format!("TEARDOWN rtsp://{host}/cam RTSP/1.0")));
+    assert_eq!(next().await.as_deref(), Some("closed"));
+}

@@ -205,18 +205,22 @@ impl Producer {
 }
 
 /// Weak, because the producer owns what the writer's owner owns.
-struct Events(Weak<Producer>);
+struct Events {
+    producer: Weak<Producer>,
+    stream: String,
+}
 
 impl WriterEvents for Events {
     fn on_tracks(&self) {
-        if let Some(producer) = self.0.upgrade() {
+        if let Some(producer) = self.producer.upgrade() {
             producer.status.send_modify(|status| status.described = true);
             producer.pictures.send_modify(|count| *count += 1);
         }
     }
 
     fn on_media(&self) {
-        if let Some(producer) = self.0.upgrade() {
+        if let Some(producer) = self.producer.upgrade() {
+            tracing::info!(stream = self.stream, source = producer.url(), "source is live");
             producer.status.send_modify(|status| {
                 status.state = State::Live;
                 status.since = SystemTime::now();
@@ -227,7 +231,7 @@ impl WriterEvents for Events {
     }
 
     fn on_pictures(&self) {
-        if let Some(producer) = self.0.upgrade() {
+        if let Some(producer) = self.producer.upgrade() {
             producer.pictures.send_modify(|count| *count += 1);
         }
     }
@@ -282,7 +286,7 @@ pub async fn supervise(
 ) {
     let body = async {
         let mut leases = producer.leases.subscribe();
-        let mut writer = new_writer(&producer, origin);
+        let mut writer = new_writer(&producer, &name, origin);
         loop {
             producer.enter(State::Idle);
             if leases.wait_for(|&leases| leases > 0).await.is_err() {
@@ -300,8 +304,8 @@ pub async fn supervise(
     producer.packets.clear();
 }
 
-fn new_writer(producer: &Arc<Producer>, origin: Instant) -> SourceWriter {
-    let events = Arc::new(Events(Arc::downgrade(producer)));
+fn new_writer(producer: &Arc<Producer>, name: &str, origin: Instant) -> SourceWriter {
+    let events = Arc::new(Events { producer: Arc::downgrade(producer), stream: name.to_owned() });
     SourceWriter::new(producer.packets.clone(), producer.observed.clone(), events, origin)
 }
 
@@ -334,7 +338,7 @@ async fn run_while_wanted(
             Some(Ok(Ok(()))) => SourceError::Ended("the source ended the stream".into()),
             Some(Ok(Err(error))) => error,
             Some(Err(_panic)) => {
-                *writer = new_writer(producer, origin);
+                *writer = new_writer(producer, name, origin);
                 SourceError::Ended("internal error in the source, see the log".into())
             }
         };
@@ -344,6 +348,8 @@ async fn run_while_wanted(
         let pause = backoff.next();
         tracing::warn!(stream = name, source = producer.url(), retry_in = ?pause, "source failed: {error}");
         producer.fail(error);
+        // Who came before this failure is no reason to hurry.
+        let _ = producer.poke.notified().now_or_never();
         let poked = async {
             producer.poke.notified().await;
             sleep_until(started + MIN_BACKOFF).await;

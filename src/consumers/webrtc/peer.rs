@@ -317,7 +317,9 @@ impl Peer {
         };
         let video = || backlog.iter().filter(|packet| lane.carries(packet));
         let bytes: usize = video().map(|packet| packet.payload.len()).sum();
-        let (Some(first), Some(newest)) = (video().next(), video().next_back().cloned()) else { return false };
+        let (Some(first), Some(newest)) = (video().next(), video().next_back().cloned()) else {
+            return false;
+        };
         if bytes > limit || !(first.keyframe && first.starts_unit) {
             return false;
         }

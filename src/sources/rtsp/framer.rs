@@ -318,4 +318,26 @@ mod tests {
     fn a_length_that_is_too_short_is_noticed_at_the_next_message() {
         assert!(refusal(b"RTSP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nv=0\r\no=-\r\n").contains("no RTSP"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_survived(
+            parts in proptest::collection::vec(proptest::prop_oneof![
+                proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..40),
+                proptest::strategy::Just(b"RTSP/1.0 200 OK\r\n".to_vec()),
+                proptest::strategy::Just(b"Content-Length: 9\r\n".to_vec()),
+                proptest::strategy::Just(b"\r\n".to_vec()),
+                proptest::strategy::Just(b"$\x00\x00\x03abc".to_vec()),
+                proptest::strategy::Just(b"OPTIONS * RTSP/1.0\r\n".to_vec()),
+            ], 0..20),
+            step in 1usize..50,
+        ) {
+            let bytes = parts.concat();
+            let (whole, pieces) = (read(&bytes, usize::MAX), read(&bytes, step));
+            proptest::prop_assert_eq!(whole.is_ok(), pieces.is_ok());
+            if whole.is_ok() {
+                proptest::prop_assert_eq!(whole, pieces);
+            }
+        }
+    }
 }
