@@ -62,7 +62,7 @@ async fn a_camera_that_stalls_without_closing_is_noticed_and_dialled_again() {
     eventually("the stall is noticed", SOON, async || state(&streamgate, "front").await == "retrying").await;
     let json = get_json(&streamgate.url("/api/streams?src=front")).await;
     assert!(json["last_error"].as_str().unwrap_or_default().contains("no media"), "{json}");
-    camera.resume();
+    // The new connection is served.
     more_video(&viewer, "the picture goes on").await;
     assert_continuous(&viewer);
 }
@@ -90,7 +90,7 @@ async fn a_viewer_of_a_dead_camera_is_told_within_ten_seconds() {
     let asked = Instant::now();
     let (_, reply) = offer(&streamgate, "front", ViewerOptions::default()).await;
     assert!(matches!(reply.status, 502 | 504), "{}: {}", reply.status, reply.text());
-    assert!(reply.text().contains("refused"), "{}", reply.text());
+    assert!(reply.text().contains("refuses connections"), "{}", reply.text());
     assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
 }
 

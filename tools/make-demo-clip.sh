@@ -55,5 +55,5 @@ ff -f lavfi -i "aevalsrc=exprs='$note;$tone+$beep':sample_rate=48000:duration=$(
   -c:a libopus -b:a 48k -vbr on -frame_duration 20 -frames:a $((seconds * 50)) "$work/audio.mp4"
 
 ff -i "$work/video.mp4" -i "$work/audio.mp4" -map 0:v -map 1:a -c copy -movflags +faststart \
-  -metadata title='Streamgate demo' -fflags +bitexact "$out"
+  -map_metadata -1 -fflags +bitexact "$out"
 ls -l "$out" | awk '{ print $9 ": " $5 " bytes" }'
