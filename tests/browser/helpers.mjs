@@ -93,8 +93,7 @@ export async function startStreamgate(t, { streams = {}, config = null, namespac
   t.after(async () => {
     await end(child);
     await rm(folder, { recursive: true, force: true });
-    // Shown beside a test that failed; the runner prints it with the test.
-    if (process.env.STREAMGATE_SHOW_LOG) t.diagnostic(log.join('\n'));
+    if (!t.passed) t.diagnostic(`streamgate's log:\n${log.join('\n')}`);
   });
   const port = await firstLine(child, child.stderr, (line) => line.match(/listening on http:\/\/127\.0\.0\.1:(\d+)\//)?.[1], 'streamgate');
   const url = `http://127.0.0.1:${port}`;
