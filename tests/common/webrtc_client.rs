@@ -2,11 +2,12 @@
 //! It collects decrypted RTP; it can lose packets, ask for keyframes, stop reading, vanish, or say goodbye.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+use parking_lot::{Mutex, MutexGuard};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
@@ -84,6 +85,7 @@ enum Order {
     Close,
     Vanish,
     StopReading,
+    ReadSlowly(usize),
 }
 
 /// An offer that waits for its answer.
@@ -99,7 +101,7 @@ pub struct Offering {
 /// A viewer that runs in a thread of its own.
 pub struct Viewer {
     seen: Arc<Mutex<Seen>>,
-    orders: Sender<Order>,
+    orders: SyncSender<Order>,
     gone: Arc<AtomicBool>,
 }
 
@@ -154,13 +156,13 @@ impl Offering {
                 let local = stream.local_addr().expect("address");
                 let candidate = Candidate::builder().tcp().host(local).tcptype(TcpType::Active).build();
                 self.rtc.add_local_candidate(candidate.expect("candidate"));
-                Wire::Tcp { stream, buffer: Vec::new() }
+                Wire::Tcp { stream, buffer: Vec::new(), rate: None }
             }
         };
         self.rtc.sdp_api().accept_answer(self.pending, parsed).unwrap_or_else(|e| panic!("{e}\n{answer}"));
         let seen = Arc::new(Mutex::new(Seen::default()));
         let gone = Arc::new(AtomicBool::new(false));
-        let (orders, received) = channel();
+        let (orders, received) = sync_channel(64);
         let mut client = Client {
             rtc: self.rtc,
             wire,
@@ -192,7 +194,7 @@ fn tcp_candidate(answer: &str) -> SocketAddr {
 impl Viewer {
     /// What it has seen up to now.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("the viewer's thread has not panicked")
+        self.seen.lock()
     }
 
     pub fn is_connected(&self) -> bool {
@@ -233,22 +235,27 @@ impl Viewer {
 
     /// Sends a PLI for the video.
     pub fn request_keyframe(&self) {
-        let _ = self.orders.send(Order::Keyframe);
+        let _ = self.orders.try_send(Order::Keyframe);
     }
 
     /// Says goodbye.
     pub fn close(&self) {
-        let _ = self.orders.send(Order::Close);
+        let _ = self.orders.try_send(Order::Close);
     }
 
     /// Is gone without a word; the socket stays open for a moment.
     pub fn vanish(&self) {
-        let _ = self.orders.send(Order::Vanish);
+        let _ = self.orders.try_send(Order::Vanish);
+    }
+
+    /// Reads at most so many bytes a second from now on (ICE-TCP).
+    pub fn read_slowly(&self, bytes_per_second: usize) {
+        let _ = self.orders.try_send(Order::ReadSlowly(bytes_per_second));
     }
 
     /// Reads nothing any more, without closing.
     pub fn stop_reading(&self) {
-        let _ = self.orders.send(Order::StopReading);
+        let _ = self.orders.try_send(Order::StopReading);
     }
 }
 
@@ -260,7 +267,7 @@ impl Drop for Viewer {
 
 enum Wire {
     Udp(UdpSocket),
-    Tcp { stream: TcpStream, buffer: Vec<u8> },
+    Tcp { stream: TcpStream, buffer: Vec<u8>, rate: Option<usize> },
 }
 
 struct Client {
@@ -275,7 +282,7 @@ struct Client {
 
 impl Client {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().expect("no panic")
+        self.seen.lock()
     }
 
     fn run(&mut self, orders: &Receiver<Order>) -> Result<(), String> {
@@ -286,6 +293,11 @@ impl Client {
                 match order {
                     Order::Vanish => return Ok(()),
                     Order::StopReading => self.reading = false,
+                    Order::ReadSlowly(rate) => {
+                        if let Wire::Tcp { rate: limit, .. } = &mut self.wire {
+                            *limit = Some(rate);
+                        }
+                    }
                     Order::Keyframe => self.request_keyframe(),
                     Order::Close => {
                         self.rtc.close().map_err(|e| e.to_string())?;
@@ -299,7 +311,7 @@ impl Client {
             }
             if !self.reading {
                 // Only the sockets are held open.
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::park_timeout(Duration::from_millis(20));
                 continue;
             }
             let datagram = self.wire.receive().map_err(|e| e.to_string())?;
@@ -425,7 +437,7 @@ impl Wire {
                     Err(error) => Err(error),
                 }
             }
-            Wire::Tcp { stream, buffer } => {
+            Wire::Tcp { stream, buffer, rate } => {
                 let frame_length = |buffer: &[u8]| match buffer {
                     [high, low, rest @ ..] => Some(usize::from(u16::from_be_bytes([*high, *low])))
                         .filter(|length| rest.len() >= *length),
@@ -435,7 +447,14 @@ impl Wire {
                     let mut chunk = vec![0; 64 << 10];
                     match stream.read(&mut chunk) {
                         Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                        Ok(length) => buffer.extend_from_slice(&chunk[..length]),
+                        Ok(length) => {
+                            buffer.extend_from_slice(&chunk[..length]);
+                            if let Some(rate) = rate {
+                                std::thread::park_timeout(Duration::from_secs_f64(
+                                    length as f64 / *rate as f64,
+                                ));
+                            }
+                        }
                         Err(error) if nothing(&error) => return Ok(None),
                         Err(error) => return Err(error),
                     }

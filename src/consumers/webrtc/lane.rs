@@ -175,3 +175,133 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{BoxFuture, Producer, Source, SourceError, SourceWriter};
+    use crate::media::{Params, StreamTime, Track};
+    use std::sync::Arc;
+
+    struct Nothing;
+    impl Source for Nothing {
+        fn run<'a>(&'a self, _: &'a mut SourceWriter) -> BoxFuture<'a, Result<(), SourceError>> {
+            Box::pin(std::future::pending())
+        }
+        fn url(&self) -> &str {
+            "test://"
+        }
+        fn format_name(&self) -> &'static str {
+            "test"
+        }
+    }
+
+    fn lane(kind: Kind, codecs: &[(Codec, u8)], offset: u32) -> Lane {
+        let setup = LaneSetup {
+            kind,
+            mid: "0".into(),
+            ssrc: 1.into(),
+            rtx: None,
+            codecs: codecs.iter().map(|(codec, pt)| (*codec, Pt::from(*pt))).collect(),
+            lease: Producer::new(Arc::new(Nothing)).lease(),
+        };
+        Lane::new(setup, 0xffff, offset)
+    }
+
+    fn epoch(id: u64, tracks: &[(Codec, u32)]) -> Epoch {
+        let track = |&(codec, clock_rate)| Track { codec, clock_rate, channels: 1, params: Params::None };
+        Epoch { id, tracks: tracks.iter().map(track).collect() }
+    }
+
+    fn packet(track: u8, rtp_time: u64) -> Packet {
+        Packet {
+            track,
+            rtp_time,
+            time: StreamTime::default(),
+            starts_unit: true,
+            ends_unit: true,
+            keyframe: false,
+            payload: Arc::from([]),
+        }
+    }
+
+    fn stamps(lane: &mut Lane, times: impl IntoIterator<Item = u64>) -> Vec<u32> {
+        times.into_iter().map(|time| lane.stamp(&packet(0, time)).rtp_time).collect()
+    }
+
+    #[test]
+    fn sequence_numbers_begin_below_32768_and_grow_by_one() {
+        let mut lane = lane(Kind::Audio, &[(Codec::Pcma, 8)], 0);
+        let first = lane.stamp(&packet(0, 0)).sequence;
+        assert_eq!(first, 0x7fff);
+        assert_eq!(
+            (1..=3).map(|n| lane.stamp(&packet(0, n)).sequence - first).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
+    }
+
+    #[test]
+    fn packets_of_one_unit_share_a_timestamp() {
+        let mut lane = lane(Kind::Video, &[(Codec::H264, 96)], 7);
+        assert_eq!(stamps(&mut lane, [100, 100, 3100]), [107, 107, 3107]);
+    }
+
+    #[test]
+    fn a_compressed_gop_ends_where_live_goes_on() {
+        let mut lane = lane(Kind::Video, &[(Codec::H264, 96)], u32::MAX);
+        let gop: Vec<u64> = (0..60).map(|n| 900_000 + n * 3000).collect();
+        lane.compress(60, *gop.last().unwrap());
+        let out = stamps(&mut lane, gop);
+        let live = (900_000u64 + 59 * 3000 + u64::from(u32::MAX)) as u32;
+        assert_eq!(*out.last().unwrap(), live);
+        assert!(out.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == 90));
+        assert_eq!(lane.stamp(&packet(0, 900_000 + 60 * 3000)).rtp_time, live.wrapping_add(3000));
+    }
+
+    #[test]
+    fn a_gop_sent_again_has_new_timestamps_and_live_is_caught_up_with() {
+        let mut lane = lane(Kind::Video, &[(Codec::H264, 96)], 0);
+        let mut last = *stamps(&mut lane, (0..100).map(|n| n * 3000)).last().unwrap();
+        lane.compress(100, 99 * 3000);
+        let mut shifted = 0;
+        for time in (0..140).map(|n| n * 3000) {
+            let stamp = lane.stamp(&packet(0, time));
+            assert!(stamp.rtp_time > last, "{} after {last}", stamp.rtp_time);
+            assert!(stamp.shift < Duration::from_secs(5));
+            shifted += u32::from(time >= 100 * 3000 && !stamp.shift.is_zero());
+            last = stamp.rtp_time;
+        }
+        assert_eq!(last, 139 * 3000, "aligned with the source again");
+        assert!(shifted < 10, "within a few pictures: {shifted}");
+    }
+
+    #[test]
+    fn the_longest_gop_takes_a_quarter_of_a_second() {
+        let mut lane = lane(Kind::Video, &[(Codec::H264, 96)], 0);
+        lane.compress(10_000, 90_000_000);
+        let out = stamps(&mut lane, (0..10_000u64).map(|n| 90_000_000 - (9_999 - n) * 3000));
+        assert!(out[9_999] - out[0] <= 22_500, "{}", out[9_999] - out[0]);
+        assert!(out.windows(2).all(|pair| pair[1] > pair[0]));
+    }
+
+    #[test]
+    fn a_codec_with_another_clock_goes_on_from_the_last_timestamp() {
+        let mut lane = lane(Kind::Audio, &[(Codec::Pcma, 8), (Codec::Opus, 111)], 0);
+        assert!(lane.enter(&epoch(1, &[(Codec::Pcma, 8_000)])));
+        let before = lane.stamp(&packet(0, 8_000_000));
+        assert!(lane.enter(&epoch(2, &[(Codec::H264, 90_000), (Codec::Opus, 48_000)])));
+        let after = lane.stamp(&packet(1, 48_000_960));
+        assert_eq!((*before.payload_type, *after.payload_type), (8, 111));
+        assert_eq!(after.rtp_time - before.rtp_time, 960);
+        assert!(lane.carries(&packet(1, 0)) && !lane.carries(&packet(0, 0)));
+    }
+
+    #[test]
+    fn an_epoch_without_a_negotiated_codec_is_not_entered() {
+        let mut lane = lane(Kind::Video, &[(Codec::H264, 96)], 0);
+        assert!(!lane.enter(&epoch(1, &[(Codec::H265, 90_000)])));
+        assert!(!lane.carries(&packet(0, 0)));
+        assert!(!lane.enter(&epoch(1, &[(Codec::H265, 90_000)])), "nor at the second look");
+        assert!(lane.enter(&epoch(2, &[(Codec::Pcma, 8_000), (Codec::H264, 90_000)])));
+    }
+}

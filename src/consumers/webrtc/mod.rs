@@ -6,13 +6,13 @@ mod answer;
 mod candidates;
 mod demux;
 mod lane;
-mod offer;
+pub mod offer;
 mod peer;
 mod send;
 mod session;
-mod stun;
+pub mod stun;
 mod tcp;
-mod trickle;
+pub mod trickle;
 mod worker;
 
 use crate::graph::{SourceError, Stream};
