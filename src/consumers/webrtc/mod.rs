@@ -254,7 +254,7 @@ impl WebRtc {
 
     /// Ends a session at once. False if there is none of that name.
     pub fn close(&self, session: &str) -> bool {
-        let Some(known) = self.shared.workers.demux().session(session) else { return false };
+        let Some(known) = self.shared.workers.demux().take(session) else { return false };
         self.shared.workers.command(known.route, Command::End(known.route.peer, End::Closed))
     }
 
