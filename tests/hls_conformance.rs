@@ -6,7 +6,7 @@ mod common;
 mod hls_support;
 
 use common::{Camera, Streamgate, eventually, get_json};
-use hls_support::{Poller, media_playlist};
+use hls_support::{OddCamera, Poller, media_playlist};
 use std::time::Duration;
 
 fn time() -> Duration {
@@ -58,4 +58,16 @@ async fn a_camera_that_comes_back_changed_is_followed_by_the_rules() {
     .await;
     poller.run(phase).await;
     assert!(poller.discontinuities >= 3, "{} discontinuities", poller.discontinuities);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jitter_wandering_gops_and_broken_connections_are_served_by_the_rules() {
+    let camera = OddCamera::start().await;
+    let streamgate = Streamgate::with_streams(&[("odd", &camera.url)]);
+    let mut poller = Poller::new(media_playlist(&streamgate, "odd").await);
+    poller.run(time() * 3 / 4).await;
+    assert_eq!(poller.discontinuities, 0, "jitter is no reason");
+    camera.drop_clients();
+    poller.run(time() / 4).await;
+    assert!(poller.segments >= 5, "{} segments", poller.segments);
 }

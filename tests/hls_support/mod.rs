@@ -2,9 +2,11 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 mod media;
+mod odd_camera;
 mod playlist;
 
 pub use media::fragment;
+pub use odd_camera::OddCamera;
 pub use playlist::{Playlist, Segment};
 
 use super::common::{Reply, Streamgate, get, request};
