@@ -50,7 +50,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         ConfigError { path: None, line: 0, column: 0, message: message.into() }
     }
 
@@ -111,6 +111,8 @@ pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded,
     if text.len() > MAX_FILE_BYTES {
         return Err(ConfigError::new(format!("larger than {MAX_FILE_BYTES} bytes")));
     }
+    // Some editors put a byte order mark first; the parser would count it as a column.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let context = Context::new(env);
     let mut reader = Reader::default();
     Fill { section: &mut reader, context: &context }

@@ -2,13 +2,18 @@
 //! May use nothing of Streamgate's other folders: it is a leaf.
 //! Must never quote a source URL or any other value that may hold a credential in an error or a warning.
 
+mod edit;
 mod environment;
 mod load;
 mod model;
 mod sections;
 mod seeds;
+mod splice;
 mod streams;
+mod tree;
+mod write;
 
+pub use edit::{Edit, EditError, Edited, apply};
 pub use load::{ConfigError, Loaded, MAX_FILE_BYTES, find, load, parse};
 pub use model::{
     Api, Config, Filters, IceServer, ListenAddress, Log, LogFormat, LogLevel, StreamConfig, Tls, Webrtc,
