@@ -54,6 +54,18 @@ impl ConfigError {
         ConfigError { path: None, line: 0, column: 0, message: message.into() }
     }
 
+    /// The key the fault is at, e.g. `log.level` or `streams.front[0]`; empty if it is at none.
+    pub fn key(&self) -> &str {
+        let before = self.message.split_once(": ").map_or("", |(before, _)| before);
+        if before.contains([' ', '"']) { "" } else { before }
+    }
+
+    /// What is allowed there, in words; empty if the message does not say.
+    pub fn allowed(&self) -> &str {
+        let after = self.message.rsplit_once("xpected ").map_or("", |(_, after)| after);
+        after.strip_prefix("one of ").unwrap_or(after)
+    }
+
     fn from_yaml(error: &serde_yaml::Error) -> Self {
         let message = error.to_string();
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
@@ -85,18 +97,31 @@ pub fn find(named: Option<&Path>) -> Option<PathBuf> {
 /// # Errors
 /// The file cannot be read, is larger than [`MAX_FILE_BYTES`], or says something that [`parse`] refuses.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let text = read_text(path)?;
+    parse(&text, &environment).map_err(|error| ConfigError { path: Some(path.to_owned()), ..error })
+}
+
+/// A variable of this process's environment.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The text of a file.
+pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let at_path = |error: ConfigError| ConfigError { path: Some(path.to_owned()), ..error };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| at_path(ConfigError::new(format!("cannot be read: {error}"))))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(at_path(ConfigError::new(format!("larger than {MAX_FILE_BYTES} bytes"))));
+    }
+    String::from_utf8(bytes).map_err(|error| {
         let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
         at_path(ConfigError { line, column, ..ConfigError::new("this is no UTF-8 text") })
-    })?;
-    parse(&text, &|name| std::env::var(name).ok()).map_err(at_path)
+    })
 }
 
 /// Reads YAML text; `env` looks up a variable.

@@ -6,16 +6,22 @@ mod edit;
 mod environment;
 mod load;
 mod model;
+mod overrides;
+mod secrets;
 mod sections;
 mod seeds;
 mod splice;
+mod store;
 mod streams;
 mod tree;
 mod write;
 
 pub use edit::{Edit, EditError, Edited, apply};
-pub use load::{ConfigError, Loaded, MAX_FILE_BYTES, find, load, parse};
+pub use load::{ConfigError, Loaded, MAX_FILE_BYTES, environment, find, load, parse};
 pub use model::{
     Api, Config, Filters, IceServer, ListenAddress, Log, LogFormat, LogLevel, StreamConfig, Tls, Webrtc,
     check_source, check_stream_name, parse_duration,
 };
+pub use overrides::{Overrides, needs_restart};
+pub use secrets::{Mask, masked, unmasked, unmasked_value};
+pub use store::{Stamp, Store, StoreError};

@@ -71,37 +71,6 @@ impl Node {
     pub(super) fn at(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(self, |node, key| node.entry(key).map(|entry| &entry.value))
     }
-
-    /// Calls `visit` with every scalar value, its place such as `streams.front[0]`, and its own or its list's key.
-    pub(super) fn scalars<'n>(&'n self, visit: &mut dyn FnMut(&str, &str, &'n Node)) {
-        self.visit(&mut String::new(), "", visit);
-    }
-
-    fn visit<'n>(&'n self, path: &mut String, key: &str, visit: &mut dyn FnMut(&str, &str, &'n Node)) {
-        let length = path.len();
-        match &self.content {
-            Content::Scalar { .. } => visit(path, key, self),
-            Content::Alias => {}
-            Content::List { items, .. } => {
-                for (at, item) in items.iter().enumerate() {
-                    path.push_str(&format!("[{at}]"));
-                    item.visit(path, key, visit);
-                    path.truncate(length);
-                }
-            }
-            Content::Map { entries, .. } => {
-                for entry in entries {
-                    let key = entry.key.text().unwrap_or_default();
-                    if length > 0 {
-                        path.push('.');
-                    }
-                    path.push_str(key);
-                    entry.value.visit(path, key, visit);
-                    path.truncate(length);
-                }
-            }
-        }
-    }
 }
 
 /// A collection that has been opened.
@@ -244,9 +213,6 @@ mod tests {
         assert_eq!(shown(&["d"]), "|\r\n  p");
         assert_eq!(shown(&["e"]), "- *x");
         assert!(root.at(&["c"]).unwrap().is_null());
-        let mut places = Vec::new();
-        root.scalars(&mut |path, key, node| places.push(format!("{path} {key} {}", node.text().unwrap())));
-        assert_eq!(places, ["a a 금곡", "b[0] b x", "b[1].k k v", "c c ", "d d p\n"]);
     }
 
     #[test]
@@ -261,7 +227,8 @@ mod tests {
         #[test]
         fn any_text_gives_a_tree_or_an_error(text in "[a-c\\[\\]{}:,&*!'\"\\-#|>? \r\n\u{e9}]{0,80}") {
             if let Ok(Some(root)) = read(&text) {
-                root.scalars(&mut |_, _, node| assert!(text.get(node.range.clone()).is_some()));
+                assert!(text.get(root.range.clone()).is_some());
+                assert!(root.entries().iter().all(|entry| text.get(entry.value.range.clone()).is_some()));
             }
         }
     }
