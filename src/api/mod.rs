@@ -2,10 +2,12 @@
 //! May use everything below it.
 //! Must never know which port or socket it is served on, nor who may do what: `server` does.
 
+mod config;
 pub mod edit;
 pub mod error;
 mod health;
 mod ice;
+pub mod live;
 mod pages;
 pub mod request;
 mod schemes;
@@ -16,7 +18,6 @@ mod webrtc;
 
 pub use status::Info;
 
-use crate::config::IceServer;
 use crate::consumers::webrtc::WebRtc;
 use crate::graph::Registry;
 use axum::Router;
@@ -37,14 +38,23 @@ pub struct Api {
     pub webrtc: Arc<WebRtc>,
     /// What `/api` tells of this process.
     pub info: Info,
-    /// What players are told to use.
-    pub ice_servers: Vec<IceServer>,
     /// The URL schemes that sources can have.
     pub schemes: &'static [&'static str],
     /// How long a request waits for a source.
     pub patience: Duration,
-    /// One change of streams at a time: `PATCH` reads, changes and writes.
-    pub changes: parking_lot::Mutex<()>,
+    /// The configuration in effect and its file.
+    pub live: Arc<live::Live>,
+}
+
+/// Runs what waits for the disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, error::ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|failure| {
+        tracing::error!("a change of the configuration panicked: {failure}");
+        error::ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+            .hint("this is a fault of Streamgate; its log says more")
+    })
 }
 
 /// All paths of the API and the pages.
@@ -54,6 +64,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(webrtc::routes())
         .merge(status::routes())
         .merge(health::routes())
+        .merge(config::routes())
         .merge(ice::routes())
         .merge(schemes::routes())
         .merge(pages::routes())

@@ -54,6 +54,20 @@ impl ConfigError {
         ConfigError { path: None, line: 0, column: 0, message: message.into() }
     }
 
+    /// A stream that the text has, and that can't be run; `why` must not quote a source.
+    pub fn at_stream(text: &str, name: &str, why: &str) -> Self {
+        let root = super::tree::read(text).unwrap_or_default();
+        let value = root.as_ref().and_then(|root| root.at(&["streams", name]));
+        let before = value.and_then(|value| text.get(..value.range.start));
+        let (line, column) = before.map_or((0, 0), |before| {
+            (
+                before.matches('\n').count() + 1,
+                before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
+            )
+        });
+        ConfigError { path: None, line, column, message: format!("streams.{name}: {why}") }
+    }
+
     /// The key the fault is at, e.g. `log.level` or `streams.front[0]`; empty if it is at none.
     pub fn key(&self) -> &str {
         let before = self.message.split_once(": ").map_or("", |(before, _)| before);
@@ -86,9 +100,12 @@ fn without_quoted_text(message: &str) -> String {
     }
 }
 
+/// The file that is loaded when none is named, in the working directory.
+pub const USUAL_FILE: &str = "streamgate.yaml";
+
 /// The file to load: the one that was named, else `streamgate.yaml` in the working directory if it is there.
 pub fn find(named: Option<&Path>) -> Option<PathBuf> {
-    let usual = Path::new("streamgate.yaml");
+    let usual = Path::new(USUAL_FILE);
     named.map(Path::to_owned).or_else(|| usual.exists().then(|| usual.to_owned()))
 }
 

@@ -17,7 +17,7 @@ mod tree;
 mod write;
 
 pub use edit::{Edit, EditError, Edited, apply};
-pub use load::{ConfigError, Loaded, MAX_FILE_BYTES, environment, find, load, parse};
+pub use load::{ConfigError, Loaded, MAX_FILE_BYTES, USUAL_FILE, environment, find, load, parse};
 pub use model::{
     Api, Config, Filters, IceServer, ListenAddress, Log, LogFormat, LogLevel, StreamConfig, Tls, Webrtc,
     check_source, check_stream_name, parse_duration,
