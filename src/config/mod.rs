@@ -7,6 +7,7 @@ mod environment;
 mod load;
 mod model;
 mod overrides;
+mod schema;
 mod secrets;
 mod sections;
 mod seeds;
@@ -23,5 +24,6 @@ pub use model::{
     check_source, check_stream_name, parse_duration,
 };
 pub use overrides::{Overrides, needs_restart};
+pub use schema::schema;
 pub use secrets::{Mask, masked, unmasked, unmasked_value};
 pub use store::{Stamp, Store, StoreError};
