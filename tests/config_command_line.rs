@@ -30,7 +30,7 @@ fn a_valid_file_is_0_with_its_warnings_a_broken_one_2_with_the_place() {
             "streamgate.yaml:1:7: log: unknown key \"levl\", did you mean \"level\"? Expected one of level, format",
         ),
         ("streams:\n  a: rtps://u:hunter2@h/1\n", "streamgate.yaml:2:6: streams.a: "),
-        ("streams: [\n", "streamgate.yaml:2:1: "),
+        ("streams: [\n", "streamgate.yaml:1:10: "),
     ] {
         let bad = run(&["check", "-c", "streamgate.yaml"], file);
         let text = String::from_utf8_lossy(&bad.stderr).into_owned();

@@ -116,11 +116,11 @@ async fn sighup_reads_the_file_and_own_edits_are_not_read_again() {
     eventually("it is applied", DEADLINE, async || has_stream(&streamgate, "hup").await).await;
     // An edit after an edit by hand keeps both.
     assert_eq!(
-        put(&streamgate.url("/api/streams?name=y&src=rtsp://127.0.0.1:9/y"), "", "").await.status,
+        put(&streamgate.url("/api/streams?name=late&src=rtsp://127.0.0.1:9/y"), "", "").await.status,
         200
     );
     assert!(
-        read(&streamgate).contains("hup:") && read(&streamgate).contains("y: rtsp"),
+        read(&streamgate).contains("hup:") && read(&streamgate).contains("late: rtsp"),
         "{}",
         read(&streamgate)
     );

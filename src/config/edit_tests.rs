@@ -59,7 +59,7 @@ fn a_new_stream_is_added_in_every_form_of_text() {
         ),
         ("streams: &s\n  a: rtsp://a", "streams: &s\n  a: rtsp://a\n  new: rtsp://n"),
     ] {
-        let set = set(&text, "new", &new);
+        let set = set(text, "new", &new);
         assert_eq!(
             set,
             expected.replace("\"rtsp://n\"", &super::super::write::scalar("rtsp://n", true)),

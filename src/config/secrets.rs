@@ -252,7 +252,7 @@ fn comments(text: &str, root: Option<&Node>) -> Vec<Range<usize>> {
     taken.sort_by_key(|range| range.start);
     let mut comments = Vec::new();
     let mut at = 0;
-    for range in taken.into_iter().chain([text.len()..text.len()]) {
+    for range in taken.into_iter().chain(std::iter::once(text.len()..text.len())) {
         while let Some(hash) = text.get(at..range.start).and_then(|gap| gap.find('#')) {
             let start = at + hash;
             let rest = text.get(start..).unwrap_or_default();
