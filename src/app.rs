@@ -4,7 +4,7 @@ mod watch;
 
 use crate::api::live::Live;
 use crate::api::{self, Api, Info};
-use crate::config::{Config, Overrides, Store};
+use crate::config::{self, Config, Overrides, Store};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
 use crate::graph::{OpenSource, Registry};
 use crate::server::tls::{self, TlsError};
@@ -116,6 +116,8 @@ impl App {
             schemes: sources::SCHEMES,
             patience: PATIENCE,
             live: Arc::new(live),
+            bodies: api::request::Bodies::new(api::MAX_BODY, api::MAX_BODIES),
+            configurations: api::request::Bodies::new(config::MAX_FILE_BYTES, api::MAX_CONFIGURATIONS),
         });
         Ok(App { server, registry, webrtc, api, any_origin })
     }

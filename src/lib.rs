@@ -8,7 +8,7 @@
 //! GOP cache and drop policy at once. [`sources`] fill rings, [`consumers`] read them, [`api`] is HTTP,
 //! [`server`] is the one port, [`app`] ties them together. [`config`] and [`telemetry`] are leaves that
 //! anyone may use. `tests/architecture.rs` fails when a dependency runs against these arrows.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod api;

@@ -2,9 +2,9 @@
 
 use super::error::ApiError;
 use super::live::{Fault, Live, Report};
-use super::request::{media_type, read_body, text_header};
+use super::request::{media_type, text_header};
 use super::{Api, blocking};
-use crate::config::{ConfigError, MAX_FILE_BYTES, masked};
+use crate::config::{ConfigError, masked};
 use crate::telemetry::mask;
 use axum::body::Body;
 use axum::extract::State;
@@ -103,15 +103,14 @@ fn answer(outcome: Result<Report, Fault>) -> Response {
 }
 
 async fn replace(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
-    let text = String::from_utf8(read_body(&headers, body, MAX_FILE_BYTES).await?.into())
-        .map_err(|_| ApiError::bad_request("the body is no UTF-8 text"))?;
+    let text = api.configurations.read_text(&headers, body).await?;
     let if_match = if_match(&headers);
     let outcome = blocking(move || api.live.replace(&text, if_match.as_deref())).await?;
     Ok(answer(outcome))
 }
 
 async fn merge(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
-    let body = read_body(&headers, body, MAX_FILE_BYTES).await?;
+    let body = api.configurations.read(&headers, body).await?;
     let patch = match media_type(&headers).as_str() {
         "application/json" | "application/merge-patch+json" => {
             serde_json::from_slice(&body).map_err(|error| error.to_string())

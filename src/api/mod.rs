@@ -29,6 +29,10 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 /// Body bytes at most, wherever a body is taken. The offers of browsers have some 10 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
+/// Bytes of all bodies together that are held at the same time: some thousand offers of browsers.
+pub const MAX_BODIES: usize = 32 * 1024 * 1024;
+/// The same for those that are configurations, which only this machine sends.
+pub const MAX_CONFIGURATIONS: usize = 8 * 1024 * 1024;
 
 /// What the handlers work on.
 pub struct Api {
@@ -42,6 +46,10 @@ pub struct Api {
     pub schemes: &'static [&'static str],
     /// How long a request waits for a source.
     pub patience: Duration,
+    /// Reads request bodies, within [`MAX_BODY`] and [`MAX_BODIES`].
+    pub bodies: request::Bodies,
+    /// The same for a whole configuration, within [`crate::config::MAX_FILE_BYTES`] and [`MAX_CONFIGURATIONS`].
+    pub configurations: request::Bodies,
     /// The configuration in effect and its file.
     pub live: Arc<live::Live>,
 }

@@ -3,9 +3,9 @@
 use super::edit::{Edit, check_name};
 use super::error::{ApiError, connect_error};
 use super::live::Saved;
-use super::request::{Name, Query, media_type, read_body};
+use super::request::{Bodies, Name, Query, media_type};
 use super::views::{self, StreamView};
-use super::{Api, MAX_BODY, blocking};
+use super::{Api, blocking};
 use crate::config::StreamConfig;
 use crate::graph::registry::MAX_STREAMS;
 use crate::graph::{Change, Stream, Wants};
@@ -86,7 +86,6 @@ const PUT_EXAMPLE: &str = "PUT /api/streams?name=front&src=rtsp%3A%2F%2F192.168.
 async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     check_parameters(&query)?;
     let name = query.require("name", PUT_EXAMPLE)?.to_owned();
-    query.require("src", PUT_EXAMPLE)?;
     let config = Edit::sources(query.all("src"))?.create()?;
     let changed = change(api, name, SAVED, |_| Ok(config)).await?;
     Ok(changed.answer(StatusCode::OK))
@@ -96,7 +95,6 @@ async fn patch_query(State(api): State<Arc<Api>>, query: Query) -> Result<Respon
     const EXAMPLE: &str = "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2";
     check_parameters(&query)?;
     let name = query.require("name", EXAMPLE)?.to_owned();
-    query.require("src", EXAMPLE)?;
     let edit = Edit::sources(query.all("src"))?;
     // As in go2rtc, a stream that is not there is made, and nothing is written down.
     let changed = change(api, name, !SAVED, |old| match old {
@@ -112,7 +110,7 @@ async fn put_json(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let config = read_edit(&headers, body).await?.create()?;
+    let config = read_edit(&api.bodies, &headers, body).await?.create()?;
     let changed = change(api, name, SAVED, |_| Ok(config)).await?;
     let status = if changed.change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(changed.answer(status))
@@ -124,7 +122,7 @@ async fn patch_json(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let edit = read_edit(&headers, body).await?;
+    let edit = read_edit(&api.bodies, &headers, body).await?;
     let unknown = ApiError::unknown_stream(&name);
     let changed = change(api, name, SAVED, |old| match old {
         Some(old) => Ok(edit.merge(old.clone())),
@@ -134,8 +132,8 @@ async fn patch_json(
 }
 
 /// Pages on other sites can't send this media type without being asked first (CORS): so it is required.
-async fn read_edit(headers: &HeaderMap, body: Body) -> Result<Edit, ApiError> {
-    let body = read_body(headers, body, MAX_BODY).await?;
+async fn read_edit(bodies: &Bodies, headers: &HeaderMap, body: Body) -> Result<Edit, ApiError> {
+    let body = bodies.read(headers, body).await?;
     match media_type(headers).as_str() {
         "application/json" | "application/merge-patch+json" => Edit::parse(&body),
         other => Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media type not supported")

@@ -19,7 +19,8 @@ PATH is the mount, e.g. /cam. SPEC is a comma-separated list of key=value:
 
 Commands on standard input, one line each, answered by one line on standard output (`ok`, a value, or `error …`):
 
-  stall PATH / resume PATH    stop and go on sending media; the connection stays and keepalives are answered
+  stall PATH / resume PATH    stop and go on sending media; the connection stays and keepalives are answered. It is for
+                              the clients of now: when all of them have left, the next one gets media again
   size PATH WxH               the same camera goes on with another picture size (synthetic picture only)
   replace PATH SPEC           another camera at the same place: its clients are disconnected
   drop                        disconnect all clients
