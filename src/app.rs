@@ -1,15 +1,17 @@
 //! The one struct that ties registry, configuration, consumers and server together.
 
+mod watch;
+
+use crate::api::live::Live;
 use crate::api::{self, Api, Info};
-use crate::config::Config;
+use crate::config::{self, Config, Overrides, Store};
 use crate::consumers::hls::{self, Hls};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
-use crate::graph::Registry;
+use crate::graph::{OpenSource, Registry};
 use crate::server::tls::{self, TlsError};
 use crate::server::{BindError, Datagram, IceTcp, OnDatagram, Replayed, Server, UdpPort, auth};
 use crate::sources;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +55,18 @@ impl StartError {
     }
 }
 
+/// What the program is started with.
+pub struct Setup {
+    /// What is in effect: the file with the overrides applied.
+    pub config: Config,
+    /// The file, there or not.
+    pub store: Store,
+    /// The text that `config` was read from.
+    pub text: String,
+    /// What beats the file.
+    pub overrides: Overrides,
+}
+
 /// Everything, bound and ready to run.
 pub struct App {
     server: Server,
@@ -69,18 +83,17 @@ impl App {
     /// # Errors
     /// The port is taken, or the configuration names something that can't be used. One bad source is enough: a typo is
     /// found at once by whoever starts the program, not by who misses a camera later.
-    pub async fn start(config: Config, config_path: Option<PathBuf>) -> Result<App, StartError> {
+    pub async fn start(setup: Setup) -> Result<App, StartError> {
+        let Setup { config, store, text, overrides } = setup;
+        let config_path = if store.exists() { store.path().display().to_string() } else { String::new() };
         let tls = config.api.tls.as_ref();
         let tls = tls.map(|files| tls::server_config(&files.cert, &files.key)).transpose()?;
         let has_tls = tls.is_some();
         let server = Server::bind(&config.api.listen).await?.with_tls(tls);
         let local = server.local_addr();
 
-        let registry = Registry::new(Arc::new(sources::open));
-        for (name, stream) in config.streams {
-            let set = registry.set(&name, stream);
-            set.map_err(|why| StartError::Stream { name, why })?;
-        }
+        let open: OpenSource = Arc::new(sources::open);
+        let registry = Registry::new(open.clone());
         let options = webrtc::Options {
             bound_to: Some(local.ip()).filter(|ip| !ip.is_unspecified()),
             config: config.webrtc.clone(),
@@ -89,10 +102,13 @@ impl App {
         };
         let webrtc = WebRtc::start(options, server.udp(), local.port()).map_err(StartError::WebRtc)?;
         let hls = Hls::new(hls::Options {
-            config: config.hls,
+            config: config.hls.clone(),
             source_deadline: PATIENCE,
             ..hls::Options::default()
         });
+        let any_origin = config.api.any_origin;
+        let live = Live::start(registry.clone(), open, store, text, config, overrides)
+            .map_err(|(name, why)| StartError::Stream { name, why })?;
         let api = Arc::new(Api {
             registry: registry.clone(),
             webrtc: webrtc.clone(),
@@ -100,22 +116,23 @@ impl App {
             info: Info {
                 version: VERSION,
                 revision: REVISION,
-                config_path: config_path.map(|path| path.display().to_string()).unwrap_or_default(),
+                config_path,
                 listen: local.to_string(),
                 tls: has_tls,
                 started: Instant::now(),
             },
-            ice_servers: config.webrtc.ice_servers,
             schemes: sources::SCHEMES,
             patience: PATIENCE,
+            live: Arc::new(live),
             bodies: api::request::Bodies::new(api::MAX_BODY, api::MAX_BODIES),
-            changes: parking_lot::Mutex::default(),
+            configurations: api::request::Bodies::new(config::MAX_FILE_BYTES, api::MAX_CONFIGURATIONS),
         });
-        Ok(App { server, registry, webrtc, hls, api, any_origin: config.api.any_origin })
+        Ok(App { server, registry, webrtc, hls, api, any_origin })
     }
 
     /// Serves until `shutdown`, then ends everything within three seconds.
     pub async fn run(self, shutdown: CancellationToken) {
+        let watch = watch::watch(self.api.live.clone(), shutdown.clone());
         let router = auth::protect(api::router(self.api), self.any_origin);
         announce(self.server.local_addr());
         let server = self.server.run(
@@ -134,7 +151,7 @@ impl App {
             tokio::time::sleep(SHUTDOWN).await;
         };
         tokio::select! {
-            _ = async { tokio::join!(server, end) } => tracing::info!("stopped"),
+            _ = async { tokio::join!(server, end, watch) } => tracing::info!("stopped"),
             () = deadline => tracing::warn!("stopped before everything had ended"),
         }
     }

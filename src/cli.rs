@@ -1,8 +1,9 @@
-//! The command line: `serve` (default), `probe`, `healthcheck`.
+//! The command line: `serve` (default), `check`, `schema`, `probe`, `healthcheck`.
 //!
 //! Exit codes: 0 done or stopped by a signal; 1 it failed (port taken, camera not playable, server not healthy);
 //! 2 the command line or the configuration is wrong.
 
+mod check;
 mod healthcheck;
 mod probe;
 mod serve;
@@ -35,6 +36,7 @@ Examples:
       then open http://localhost:1984/
   streamgate --stream front=rtsp://user:password@192.168.1.20/stream1
   streamgate -c /etc/streamgate.yaml --listen :8080
+  streamgate check -c /etc/streamgate.yaml
   streamgate probe rtsp://user:password@192.168.1.20/stream1
 
 Source URLs:
@@ -76,6 +78,10 @@ enum Command {
     Serve(ServeArgs),
     /// Dial a camera and print what it sends
     Probe(ProbeArgs),
+    /// Read a configuration file and say what is wrong with it: exit code 0 or 2
+    Check(CheckArgs),
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
     /// Ask a running server whether it answers: exit code 0 or 1, for containers
     Healthcheck(HealthcheckArgs),
 }
@@ -115,6 +121,16 @@ struct ProbeArgs {
 }
 
 #[derive(Debug, Args)]
+struct CheckArgs {
+    /// Configuration file [default: streamgate.yaml in this folder]
+    #[arg(short, long, value_name = "FILE", env = "STREAMGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct HealthcheckArgs {
     /// The server's address [default: this machine, at the port of STREAMGATE_LISTEN or 1984]
     #[arg(long, value_name = "URL")]
@@ -128,12 +144,19 @@ pub fn main() -> ExitCode {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Probe(args)) => probe::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Schema) => {
+            check::schema();
+            Ok(())
+        }
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("streamgate: {}", crate::telemetry::mask(&failure.message));
+            if !failure.message.is_empty() {
+                eprintln!("streamgate: {}", crate::telemetry::mask(&failure.message));
+            }
             ExitCode::from(failure.code)
         }
     }

@@ -33,7 +33,7 @@ async fn ice_servers(State(api): State<Arc<Api>>) -> Json<IceServersView> {
         username: server.username.clone(),
         credential: server.credential.clone(),
     };
-    Json(IceServersView { ice_servers: api.ice_servers.iter().map(view).collect() })
+    Json(IceServersView { ice_servers: api.live.ice_servers().iter().map(view).collect() })
 }
 
 /// `<stun:host>; rel="ice-server"` for each URL. What can't be written in a header is left out.

@@ -2,11 +2,13 @@
 //! May use everything below it.
 //! Must never know which port or socket it is served on, nor who may do what: `server` does.
 
+mod config;
 pub mod edit;
 pub mod error;
 mod health;
 mod hls;
 mod ice;
+pub mod live;
 mod pages;
 pub mod request;
 mod schemes;
@@ -17,7 +19,6 @@ mod webrtc;
 
 pub use status::Info;
 
-use crate::config::IceServer;
 use crate::consumers::hls::Hls;
 use crate::consumers::webrtc::WebRtc;
 use crate::graph::Registry;
@@ -32,6 +33,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 pub const MAX_BODY: usize = 64 * 1024;
 /// Bytes of all bodies together that are held at the same time: some thousand offers of browsers.
 pub const MAX_BODIES: usize = 32 * 1024 * 1024;
+/// The same for those that are configurations, which only this machine sends.
+pub const MAX_CONFIGURATIONS: usize = 8 * 1024 * 1024;
 
 /// What the handlers work on.
 pub struct Api {
@@ -43,16 +46,27 @@ pub struct Api {
     pub hls: Arc<Hls>,
     /// What `/api` tells of this process.
     pub info: Info,
-    /// What players are told to use.
-    pub ice_servers: Vec<IceServer>,
     /// The URL schemes that sources can have.
     pub schemes: &'static [&'static str],
     /// How long a request waits for a source.
     pub patience: Duration,
     /// Reads request bodies, within [`MAX_BODY`] and [`MAX_BODIES`].
     pub bodies: request::Bodies,
-    /// One change of streams at a time: `PATCH` reads, changes and writes.
-    pub changes: parking_lot::Mutex<()>,
+    /// The same for a whole configuration, within [`crate::config::MAX_FILE_BYTES`] and [`MAX_CONFIGURATIONS`].
+    pub configurations: request::Bodies,
+    /// The configuration in effect and its file.
+    pub live: Arc<live::Live>,
+}
+
+/// Runs what waits for the disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, error::ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|failure| {
+        tracing::error!("a change of the configuration panicked: {failure}");
+        error::ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+            .hint("this is a fault of Streamgate; its log says more")
+    })
 }
 
 /// All paths of the API and the pages.
@@ -63,6 +77,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(hls::routes())
         .merge(status::routes())
         .merge(health::routes())
+        .merge(config::routes())
         .merge(ice::routes())
         .merge(schemes::routes())
         .merge(pages::routes())

@@ -1,17 +1,18 @@
-//! `/api/streams`: list, look at, probe, create, change and delete streams. Changes live in memory.
+//! `/api/streams`: list, look at, probe, create, change and delete streams.
 
-use super::Api;
 use super::edit::{Edit, check_name};
 use super::error::{ApiError, connect_error};
+use super::live::Saved;
 use super::request::{Bodies, Name, Query, media_type};
 use super::views::{self, StreamView};
+use super::{Api, blocking};
 use crate::config::StreamConfig;
 use crate::graph::registry::MAX_STREAMS;
 use crate::graph::{Change, Stream, Wants};
 use crate::media::{Codec, Kind};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
 use std::sync::Arc;
@@ -82,25 +83,25 @@ fn check_parameters(query: &Query) -> Result<(), ApiError> {
 
 const PUT_EXAMPLE: &str = "PUT /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream1";
 
-async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Json<StreamView>, ApiError> {
+async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     check_parameters(&query)?;
-    let name = query.require("name", PUT_EXAMPLE)?;
+    let name = query.require("name", PUT_EXAMPLE)?.to_owned();
     let config = Edit::sources(query.all("src"))?.create()?;
-    let (_, view) = change(&api, name, |_| Ok(config))?;
-    Ok(Json(view))
+    let changed = change(api, name, SAVED, |_| Ok(config)).await?;
+    Ok(changed.answer(StatusCode::OK))
 }
 
-async fn patch_query(State(api): State<Arc<Api>>, query: Query) -> Result<Json<StreamView>, ApiError> {
+async fn patch_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
+    const EXAMPLE: &str = "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2";
     check_parameters(&query)?;
-    let name =
-        query.require("name", "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2")?;
+    let name = query.require("name", EXAMPLE)?.to_owned();
     let edit = Edit::sources(query.all("src"))?;
-    // As in go2rtc, a stream that is not there is made.
-    let (_, view) = change(&api, name, |old| match old {
+    // As in go2rtc, a stream that is not there is made, and nothing is written down.
+    let changed = change(api, name, !SAVED, |old| match old {
         Some(old) => Ok(edit.merge(old.clone())),
         None => edit.create(),
-    })?;
-    Ok(Json(view))
+    });
+    Ok(changed.await?.answer(StatusCode::OK))
 }
 
 async fn put_json(
@@ -108,11 +109,11 @@ async fn put_json(
     Name(name): Name,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<StreamView>), ApiError> {
+) -> Result<Response, ApiError> {
     let config = read_edit(&api.bodies, &headers, body).await?.create()?;
-    let (change, view) = change(&api, &name, |_| Ok(config))?;
-    let status = if change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(view)))
+    let changed = change(api, name, SAVED, |_| Ok(config)).await?;
+    let status = if changed.change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(changed.answer(status))
 }
 
 async fn patch_json(
@@ -120,13 +121,14 @@ async fn patch_json(
     Name(name): Name,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<StreamView>, ApiError> {
+) -> Result<Response, ApiError> {
     let edit = read_edit(&api.bodies, &headers, body).await?;
-    let (_, view) = change(&api, &name, |old| match old {
+    let unknown = ApiError::unknown_stream(&name);
+    let changed = change(api, name, SAVED, |old| match old {
         Some(old) => Ok(edit.merge(old.clone())),
-        None => Err(ApiError::unknown_stream(&name)),
-    })?;
-    Ok(Json(view))
+        None => Err(unknown),
+    });
+    Ok(changed.await?.answer(StatusCode::OK))
 }
 
 /// Pages on other sites can't send this media type without being asked first (CORS): so it is required.
@@ -140,51 +142,75 @@ async fn read_edit(bodies: &Bodies, headers: &HeaderMap, body: Body) -> Result<E
     }
 }
 
-/// Makes a stream's configuration from the one it has, and applies it.
-fn change(
-    api: &Api,
-    name: &str,
-    make: impl FnOnce(Option<&StreamConfig>) -> Result<StreamConfig, ApiError>,
-) -> Result<(Change, StreamView), ApiError> {
-    check_name(name)?;
-    let _one_at_a_time = api.changes.lock();
-    let old = api.registry.get(name);
-    let config = make(old.as_ref().map(|stream| stream.config()))?;
-    if old.is_none() && api.registry.is_full() {
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams")
-            .detail(format!("there are {MAX_STREAMS}, that is the limit")));
+/// Whether a change is written into the configuration's file.
+const SAVED: bool = true;
+
+/// A stream that was changed.
+struct Changed {
+    change: Change,
+    saved: Saved,
+    view: StreamView,
+}
+
+impl Changed {
+    fn answer(self, status: StatusCode) -> Response {
+        noted((status, Json(self.view)).into_response(), &self.saved)
     }
-    let change = api.registry.set(name, config).map_err(|why| {
-        ApiError::bad_request("bad source")
-            .detail(why)
-            .hint("GET /api/schemes lists the schemes that are known")
-    })?;
-    let stream = find(api, name)?;
-    tracing::info!(stream = name, ?change, "stream configured by the API");
-    Ok((change, views::stream(&stream)))
 }
 
-async fn delete_query(
-    State(api): State<Arc<Api>>,
-    query: Query,
-) -> Result<Json<serde_json::Value>, ApiError> {
-    delete(&api, query.require("src", "DELETE /api/streams?src=front")?)
-}
-
-async fn delete_path(
-    State(api): State<Arc<Api>>,
-    Name(name): Name,
-) -> Result<Json<serde_json::Value>, ApiError> {
-    delete(&api, &name)
-}
-
-fn delete(api: &Api, name: &str) -> Result<Json<serde_json::Value>, ApiError> {
-    let _one_at_a_time = api.changes.lock();
-    if !api.registry.remove(name) {
-        return Err(ApiError::unknown_stream(name));
+/// Says what a client might not expect of where a change is kept.
+fn noted(mut response: Response, saved: &Saved) -> Response {
+    let note = match saved {
+        Saved::Yes | Saved::InMemory => return response,
+        Saved::NewFile(path) => format!("saved in the new file {path}"),
+        Saved::ByFlag => "not saved: a flag gave this stream when the program was started".to_owned(),
+    };
+    // A path may have any bytes.
+    if let Ok(note) = HeaderValue::from_bytes(note.as_bytes()) {
+        response.headers_mut().insert("streamgate-note", note);
     }
-    tracing::info!(stream = name, "stream deleted by the API");
-    Ok(Json(serde_json::json!({"deleted": name})))
+    response
+}
+
+/// Makes a stream's configuration from the one it has, saves and applies it.
+async fn change(
+    api: Arc<Api>,
+    name: String,
+    saved: bool,
+    make: impl FnOnce(Option<&StreamConfig>) -> Result<StreamConfig, ApiError> + Send + 'static,
+) -> Result<Changed, ApiError> {
+    check_name(&name)?;
+    blocking(move || {
+        let (change, saved) = api.live.set_stream(&name, saved, |old| {
+            if old.is_none() && api.registry.list().len() >= MAX_STREAMS {
+                return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams")
+                    .detail(format!("there are {MAX_STREAMS}, that is the limit")));
+            }
+            make(old)
+        })?;
+        tracing::info!(stream = name, ?change, ?saved, "stream configured by the API");
+        let view = views::stream(&*find(&api, &name)?);
+        Ok(Changed { change, saved, view })
+    })
+    .await?
+}
+
+async fn delete_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
+    let name = query.require("src", "DELETE /api/streams?src=front")?.to_owned();
+    delete(api, name).await
+}
+
+async fn delete_path(State(api): State<Arc<Api>>, Name(name): Name) -> Result<Response, ApiError> {
+    delete(api, name).await
+}
+
+async fn delete(api: Arc<Api>, name: String) -> Result<Response, ApiError> {
+    blocking(move || {
+        let saved = api.live.remove_stream(&name)?.ok_or_else(|| ApiError::unknown_stream(&name))?;
+        tracing::info!(stream = name, ?saved, "stream deleted by the API");
+        Ok(noted(Json(serde_json::json!({"deleted": name})).into_response(), &saved))
+    })
+    .await?
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ async fn whep(
         (ACCEPT_PATCH, FRAGMENT.to_owned()),
     ];
     let mut response = (StatusCode::CREATED, known, notes(&answer), answer.sdp).into_response();
-    for link in ice::links(&api.ice_servers) {
+    for link in ice::links(&api.live.ice_servers()) {
         response.headers_mut().append(header::LINK, link);
     }
     Ok(response)

@@ -1,44 +1,58 @@
 //! `streamgate serve`.
 
 use super::{Failure, ServeArgs};
-use crate::app::App;
-use crate::config::{self, Config, Loaded, LogFormat, StreamConfig};
+use crate::app::{App, Setup};
+use crate::config::{self, ConfigError, Loaded, LogFormat, Overrides, Store, StreamConfig};
 use crate::telemetry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use tokio_util::sync::CancellationToken;
 
 /// What a second signal ends the program with.
 const INTERRUPTED: i32 = 130;
 
+/// The configuration of who has none. The first change by the API makes a file of it.
+const NO_FILE: &str = "\
+# Streamgate's configuration, made by the first change that came over its API. Edit it as you like: changes are
+# applied at once. All keys: config.example.yaml and docs/configuration.md
+";
+const DEMO: &str = "streams:\n  demo: \"demo:\"\n";
+
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let file = config::find(args.config.as_deref());
-    let loaded = file.as_deref().map(config::load).transpose().map_err(Failure::misused)?;
-    let Loaded { mut config, warnings } = loaded.unwrap_or_default();
     let demo = file.is_none() && args.streams.is_empty();
-    apply(args, &mut config)?;
-    if demo {
-        config.streams.push(("demo".to_owned(), StreamConfig::new(vec!["demo:".to_owned()])));
-    }
+    let store = match &file {
+        Some(file) => Store::at(file),
+        None => {
+            let initial = format!("{NO_FILE}{}", if demo { DEMO } else { "" });
+            Store::or_initial(Path::new(config::USUAL_FILE), &initial)
+        }
+    };
+    let text = store.read().map_err(Failure::misused)?;
+    let parsed = config::parse(&text, &config::environment);
+    let Loaded { mut config, warnings } =
+        parsed.map_err(|error| Failure::misused(ConfigError { path: file.clone(), ..error }))?;
+    let overrides = overrides(args)?;
+    overrides.apply(&mut config);
     telemetry::log::init(&config.log.filter(), log_format(config.log.format)).map_err(Failure::failed)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let runtime = super::runtime()?;
-    let outcome = runtime.block_on(serve(config, file, demo));
+    let outcome = runtime.block_on(serve(Setup { config, store, text, overrides }, file, demo));
     // A host name that is still being looked up on a thread of its own must not hold the exit up.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config, file: Option<PathBuf>, demo: bool) -> Result<(), Failure> {
+async fn serve(setup: Setup, file: Option<PathBuf>, demo: bool) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     let signals = tokio::spawn(on_signals(shutdown.clone()));
     match &file {
         Some(file) => tracing::info!("configuration: {}", file.display()),
         None => tracing::debug!("no configuration file"),
     }
-    let app = App::start(config, file).await.map_err(|error| {
+    let app = App::start(setup).await.map_err(|error| {
         if error.is_configuration() { Failure::misused(error) } else { Failure::failed(error) }
     })?;
     if demo {
@@ -51,22 +65,14 @@ async fn serve(config: Config, file: Option<PathBuf>, demo: bool) -> Result<(), 
     Ok(())
 }
 
-/// Flags and environment variables beat the file.
-fn apply(args: ServeArgs, config: &mut Config) -> Result<(), Failure> {
-    if let Some(listen) = args.listen {
-        config.api.listen = listen;
-    }
-    if let Some(level) = args.log_level {
-        config.log.level = level;
-    }
-    if let Some(format) = args.log_format {
-        config.log.format = format;
-    }
-    for (name, stream) in streams(&args.streams)? {
-        config.streams.retain(|(other, _)| *other != name);
-        config.streams.push((name, stream));
-    }
-    Ok(())
+/// Flags and environment variables.
+fn overrides(args: ServeArgs) -> Result<Overrides, Failure> {
+    Ok(Overrides {
+        listen: args.listen,
+        log_level: args.log_level,
+        log_format: args.log_format,
+        streams: streams(&args.streams)?,
+    })
 }
 
 /// `NAME=URL`, in their order; the same name again adds a source. Never quotes a URL.
@@ -204,7 +210,7 @@ mod tests {
             log_format: Some(LogFormat::Json),
             streams: vec!["a=rtsp://flag".into()],
         };
-        apply(args, &mut config).unwrap();
+        overrides(args).unwrap().apply(&mut config);
         assert_eq!(config.api.listen.port, 2);
         assert_eq!((config.log.level, config.log.format), (config::LogLevel::Debug, LogFormat::Json));
         let names: Vec<_> =

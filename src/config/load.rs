@@ -50,8 +50,34 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         ConfigError { path: None, line: 0, column: 0, message: message.into() }
+    }
+
+    /// A stream that the text has, and that can't be run; `why` must not quote a source.
+    pub fn at_stream(text: &str, name: &str, why: &str) -> Self {
+        let root = super::tree::read(text).unwrap_or_default();
+        let value = root.as_ref().and_then(|root| root.at(&["streams", name]));
+        let before = value.and_then(|value| text.get(..value.range.start));
+        let (line, column) = before.map_or((0, 0), |before| {
+            (
+                before.matches('\n').count() + 1,
+                before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
+            )
+        });
+        ConfigError { path: None, line, column, message: format!("streams.{name}: {why}") }
+    }
+
+    /// The key the fault is at, e.g. `log.level` or `streams.front[0]`; empty if it is at none.
+    pub fn key(&self) -> &str {
+        let before = self.message.split_once(": ").map_or("", |(before, _)| before);
+        if before.contains([' ', '"']) { "" } else { before }
+    }
+
+    /// What is allowed there, in words; empty if the message does not say.
+    pub fn allowed(&self) -> &str {
+        let after = self.message.rsplit_once("xpected ").map_or("", |(_, after)| after);
+        after.strip_prefix("one of ").unwrap_or(after)
     }
 
     fn from_yaml(error: &serde_yaml::Error) -> Self {
@@ -74,9 +100,12 @@ fn without_quoted_text(message: &str) -> String {
     }
 }
 
+/// The file that is loaded when none is named, in the working directory.
+pub const USUAL_FILE: &str = "streamgate.yaml";
+
 /// The file to load: the one that was named, else `streamgate.yaml` in the working directory if it is there.
 pub fn find(named: Option<&Path>) -> Option<PathBuf> {
-    let usual = Path::new("streamgate.yaml");
+    let usual = Path::new(USUAL_FILE);
     named.map(Path::to_owned).or_else(|| usual.exists().then(|| usual.to_owned()))
 }
 
@@ -85,18 +114,31 @@ pub fn find(named: Option<&Path>) -> Option<PathBuf> {
 /// # Errors
 /// The file cannot be read, is larger than [`MAX_FILE_BYTES`], or says something that [`parse`] refuses.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let text = read_text(path)?;
+    parse(&text, &environment).map_err(|error| ConfigError { path: Some(path.to_owned()), ..error })
+}
+
+/// A variable of this process's environment.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The text of a file.
+pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let at_path = |error: ConfigError| ConfigError { path: Some(path.to_owned()), ..error };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| at_path(ConfigError::new(format!("cannot be read: {error}"))))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(at_path(ConfigError::new(format!("larger than {MAX_FILE_BYTES} bytes"))));
+    }
+    String::from_utf8(bytes).map_err(|error| {
         let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
         at_path(ConfigError { line, column, ..ConfigError::new("this is no UTF-8 text") })
-    })?;
-    parse(&text, &|name| std::env::var(name).ok()).map_err(at_path)
+    })
 }
 
 /// Reads YAML text; `env` looks up a variable.
@@ -111,6 +153,8 @@ pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded,
     if text.len() > MAX_FILE_BYTES {
         return Err(ConfigError::new(format!("larger than {MAX_FILE_BYTES} bytes")));
     }
+    // Some editors put a byte order mark first; the parser would count it as a column.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let context = Context::new(env);
     let mut reader = Reader::default();
     Fill { section: &mut reader, context: &context }

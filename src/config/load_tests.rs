@@ -138,7 +138,6 @@ fn errors_have_place_key_and_expectation() {
         ("stream:\n  a: b\n", 1, 1, &["\"stream\"", "did you mean \"streams\""]),
         ("nonsense: 1\n", 1, 1, &["nonsense", "expected one of api, webrtc, hls, streams, log"]),
         ("streams:\n  a: rtsp://x\n  a: rtsp://y\n", 3, 3, &["\"a\"", "twice"]),
-        ("streams:\n  a: rtsp://x\n  b:\n", 3, 5, &["streams.b", "no source", "expected a source URL"]),
         ("streams:\n  a: []\n", 2, 6, &["streams.a", "no source"]),
         ("streams:\n  a: [[x]]\n", 2, 7, &["streams.a[0]", "sequence", "a source URL"]),
         ("streams:\n  a/b: rtsp://x\n", 2, 3, &["a/b", "'/'"]),
@@ -193,6 +192,14 @@ fn sections_of_go2rtc_that_do_nothing_here_warn_once_each() {
         assert_eq!(warnings.matches(part).count(), 1, "{warnings}");
     }
     assert_eq!(read("webrtc: {listen: ':1984'}\n").warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_stream_without_source_is_left_out_with_a_warning() {
+    let loaded = read("streams:\n  a: rtsp://x\n  b:\n  c: ~\n");
+    assert_eq!(loaded.config.streams.len(), 1);
+    assert_eq!(loaded.warnings.len(), 2);
+    assert!(loaded.warnings.iter().all(|warning| warning.contains("no source")), "{:?}", loaded.warnings);
 }
 
 #[test]

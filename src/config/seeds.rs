@@ -228,12 +228,13 @@ fn known_key<S: Section>(key: &str) -> Result<(), String> {
             S::PATH
         ));
     }
+    let expected = S::KEYS.join(", ");
     let nearest = S::KEYS.iter().chain(S::IGNORED).map(|known| (distance(key, known), *known)).min();
     Err(match nearest {
         Some((distance, known)) if distance <= 2 && distance * 2 <= known.len() => {
-            format!("unknown key {key:?}, did you mean {known:?}?")
+            format!("unknown key {key:?}, did you mean {known:?}? Expected one of {expected}")
         }
-        _ => format!("unknown key {key:?}, expected one of {}", S::KEYS.join(", ")),
+        _ => format!("unknown key {key:?}, expected one of {expected}"),
     })
 }
 

@@ -44,8 +44,13 @@ impl<'de> Visitor<'de> for Streams<'_, '_, '_> {
             if self.streams.len() >= MAX_STREAMS {
                 return Err(A::Error::custom(format!("at most {MAX_STREAMS} streams")));
             }
-            let stream = map.next_value_seed(Stream { context: self.context })?;
-            self.streams.push((name, stream));
+            // go2rtc lists streams without source that others publish to.
+            match map.next_value_seed(Optional(Stream { context: self.context }))? {
+                Some(stream) => self.streams.push((name, stream)),
+                None => self.context.warn(format!(
+                    "streams.{name} has no source and is left out: publishing to a stream is not supported"
+                )),
+            }
         }
         Ok(())
     }
