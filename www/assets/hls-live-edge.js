@@ -1,0 +1,49 @@
+// Keeps hls.js near the live edge: a little faster when it is a little late, a jump when it is far behind.
+//
+// hls.js can speed up by itself, but only with more than a second in the buffer: low latency has less than that.
+
+import { bufferedAhead } from './hls-stats.js';
+
+const CHECK_MS = 250;
+/** Further behind the place to be than this, it jumps there. */
+const JUMP_S = 4;
+/** Speeds up only while this much is loaded, so that catching up does not run dry. */
+const CUSHION_S = 0.3;
+const BEGIN_S = 0.12;
+const END_S = 0.03;
+
+export class LiveEdge {
+  #hls;
+  #video;
+  #timer;
+
+  constructor(hls, video) {
+    this.#hls = hls;
+    this.#video = video;
+    this.#timer = setInterval(() => this.#check(), CHECK_MS);
+  }
+
+  stop() {
+    clearInterval(this.#timer);
+    this.#setRate(1);
+  }
+
+  #check() {
+    const { latency, targetLatency, liveSyncPosition } = this.#hls;
+    const video = this.#video;
+    if (video.paused || video.seeking || !latency || targetLatency === null) return this.#setRate(1);
+    if (liveSyncPosition !== null && liveSyncPosition - video.currentTime > JUMP_S) {
+      this.#setRate(1);
+      video.currentTime = liveSyncPosition;
+      return;
+    }
+    const late = latency - targetLatency;
+    if (late < END_S || bufferedAhead(video) < CUSHION_S) this.#setRate(1);
+    else if (late > 1) this.#setRate(1.1);
+    else if (late > BEGIN_S) this.#setRate(1.05);
+  }
+
+  #setRate(rate) {
+    if (this.#video.playbackRate !== rate) this.#video.playbackRate = rate;
+  }
+}
