@@ -67,6 +67,10 @@ export class NativeHlsTransport extends EventTarget {
     this.#video?.load();
   }
 
+  check() {
+    return explainPlaylist(this.#url, this.#stream);
+  }
+
   async stats() {
     const video = this.#video;
     const { seekable } = video;
@@ -77,7 +81,10 @@ export class NativeHlsTransport extends EventTarget {
   }
 
   async #broken() {
+    const { code, message } = this.#video.error ?? {};
     const said = await explainPlaylist(this.#url, this.#stream);
-    if (!this.#closed) this.dispatchEvent(new CustomEvent('failed', { detail: said ?? interrupted() }));
+    const network = code === MediaError.MEDIA_ERR_NETWORK;
+    const error = said ?? (network ? interrupted() : new PlayError('server', 'The browser gave up playing', { detail: message ?? '' }));
+    if (!this.#closed) this.dispatchEvent(new CustomEvent('failed', { detail: error }));
   }
 }

@@ -133,14 +133,20 @@ export class HlsTransport extends EventTarget {
     this.#video?.load();
   }
 
+  check() {
+    return explainPlaylist(this.#url, this.#stream);
+  }
+
   async stats() {
     const hls = this.#hls;
     const level = hls?.levels?.[Math.max(0, hls.currentLevel)];
     const details = hls?.latestLevelDetails;
+    // hls.js' own estimate; its `latency` stands still while the picture does.
+    const latency = details?.live ? details.edge + details.age - this.#video.currentTime : NaN;
     return this.#stats.read(this.#video, {
       transport: details && !details.partTarget ? 'whole segments' : 'low latency',
       bytes: this.#bytes,
-      latencyMs: hls?.latency ? hls.latency * 1000 : null,
+      latencyMs: Number.isFinite(latency) ? Math.max(0, latency * 1000) : null,
       videoCodec: level?.videoCodec,
       audioCodec: level?.audioCodec,
     });

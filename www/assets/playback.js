@@ -285,8 +285,18 @@ export class Playback extends EventTarget {
     // A silent camera is no reason to leave: the server goes on by itself when the camera is back.
     if (await this.#showsNothing(transport, watch, now)) return this.#fail(transport, noPicture());
     if (transport !== this.#transport) return;
-    if (now - watch.bytesAt > DEAD_MS) this.#open();
+    if (now - watch.bytesAt > DEAD_MS) this.#askWhy(transport, watch);
     else if (now - watch.framesAt > STALLED_MS) this.#wait(transport, 'Waiting for the camera…');
+  }
+
+  /** Nothing has come for long. A session that the server still knows goes on when the camera does; any other is begun anew. */
+  async #askWhy(transport, watch) {
+    watch.bytesAt = performance.now();
+    const error = await transport.check?.();
+    const waits = transport.check && !error && (await this.#streamState()) === null;
+    if (transport !== this.#transport || waits) return;
+    if (error) this.#fail(transport, error);
+    else this.#open();
   }
 
   /** The camera sends and this transport has no picture of it. */
@@ -335,7 +345,7 @@ export class Playback extends EventTarget {
 
   /** Media keys and closing a picture-in-picture window pause the element itself. */
   #pausedByBrowser() {
-    const ours = this.#transport?.connection !== 'connected' || !this.#hasMedia || document.hidden;
+    const ours = this.#transport?.connection !== 'connected' || !this.#hasMedia || this.#video.error || document.hidden;
     if (!ours && this.state === 'playing') this.stop();
   }
 

@@ -67,9 +67,9 @@ export class Upgrade {
       await new Promise((done) => { this.#timer = setTimeout(done, CHECK_MS); });
       if (run !== this.#running || document.hidden) continue;
       const state = await this.#streamState();
-      if (run !== this.#running || state === null) continue;
-      const changed = this.#seen !== null && state !== this.#seen;
-      this.#seen = state;
+      if (run !== this.#running) return;
+      const changed = state !== null && this.#seen !== null && state !== this.#seen;
+      this.#seen = state ?? this.#seen;
       // The same stream would be refused with the same words.
       const due = error.kind !== 'codecs' && performance.now() >= this.#nextTry;
       if (!changed && !due) continue;

@@ -5,6 +5,8 @@
 //   connect(video)  start; resolves when media may flow, rejects with a PlayError; sets video.srcObject or video.src
 //   close()         end it at once; safe at any time, also twice
 //   stats()         → Promise of the object that StatsReader describes
+//   check()         → Promise of a PlayError or null: what the server says of a session that has gone quiet; may be left out, then
+//                   such a session is begun anew
 //   connection      'connecting' | 'connected' | 'disconnected' | 'closed'
 //   startedAt       performance.now() when the server was first asked
 //   hasVideo        false when the stream turned out to be sound only
