@@ -1,9 +1,9 @@
 //! What a viewer decrypts is what the camera sent: NAL units byte for byte, through the whole program.
 
 mod common;
+mod watching;
 #[path = "common/webrtc_client.rs"]
 mod webrtc_client;
-mod watching;
 
 use common::{Camera, Clip, Streamgate, eventually};
 use std::time::Duration;

@@ -74,7 +74,8 @@ async fn a_viewer_who_comes_before_the_camera_waits_for_it() {
     let streamgate = Streamgate::with_streams(&[("front", &camera.url)]);
     let asked = offer(&streamgate, "front", ViewerOptions::default());
     let (answered, ()) = tokio::join!(asked, async {
-        eventually("the first dial fails", SOON, async || state(&streamgate, "front").await == "retrying").await;
+        eventually("the first dial fails", SOON, async || state(&streamgate, "front").await == "retrying")
+            .await;
         camera.restart();
     });
     let (offering, reply) = answered;
@@ -171,7 +172,8 @@ async fn deleting_a_stream_ends_its_viewers_and_the_cameras_connection() {
     more_video(&viewer, "the picture starts").await;
     assert_eq!(camera.clients(), 1);
     assert_eq!(delete(&streamgate.url("/api/streams?src=front")).await.status, 200);
-    eventually("both are gone", Duration::from_secs(3), async || viewer.is_closed() && camera.clients() == 0).await;
+    eventually("both are gone", Duration::from_secs(3), async || viewer.is_closed() && camera.clients() == 0)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

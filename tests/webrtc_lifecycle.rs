@@ -266,7 +266,7 @@ async fn b_frames_that_come_later_end_the_session() {
 async fn a_camera_that_is_down_is_waited_for_and_then_named() {
     let camera = ClipCamera::new("h264_main_g60", None);
     camera.orders.send_modify(|orders| orders.down = true);
-    let options = Options { workers: 1, source_deadline: Duration::from_secs(3), ..Options::default() };
+    let options = Options { workers: 1, source_deadline: Duration::from_secs(4), ..Options::default() };
     let router = Router::with(camera, options).await;
     let since = Instant::now();
     let error = router.offer(&offer(&["H264"], &[])).await.unwrap_err();

@@ -357,7 +357,8 @@ async fn run_while_wanted(
         tokio::select! {
             () = unwanted(leases, linger) => return,
             () = sleep(pause) => {}
-            () = poked => {}
+            // Somebody waits now: a camera that is back in a moment must not be missed for a minute.
+            () = poked => backoff = Backoff(backoff.0.min(MIN_BACKOFF * 2)),
         }
     }
 }

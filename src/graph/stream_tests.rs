@@ -311,7 +311,10 @@ async fn removing_a_stream_ends_its_consumers_its_waiters_and_its_source() {
     settle().await;
     assert_eq!(*ended.lock(), Some(EndReason::StreamRemoved));
     assert_eq!(camera.running.load(Ordering::SeqCst), 0);
-    assert!(matches!(stream.add_consumer(ConsumerInfo::default(), Box::new(|_| ())), Err(ConnectError::Removed)));
+    assert!(matches!(
+        stream.add_consumer(ConsumerInfo::default(), Box::new(|_| ())),
+        Err(ConnectError::Removed)
+    ));
 
     let replaced = registry.get("front").unwrap();
     let waiting = tokio::spawn(async move { replaced.connect(&browser(), PATIENCE).await.err() });

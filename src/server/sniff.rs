@@ -86,16 +86,20 @@ fn matches(bytes: &[u8], expected: &[u8], verdict: Verdict) -> Verdict {
     }
 }
 
+/// No method of any protocol is longer.
+const MAX_METHOD: usize = 20;
+
 fn text(bytes: &[u8]) -> Verdict {
     match matches(bytes, H2_PREFACE, Verdict::H2Preface) {
         Verdict::Unknown => {}
         other => return other,
     }
     let end = bytes.iter().position(|byte| !(byte.is_ascii_uppercase() || *byte == b'_'));
+    // However it is cut: the verdict on a part must not be another than that on the whole.
     let (method, rest) = match end {
-        None if bytes.len() <= 20 => return Verdict::NeedMore,
-        None => return Verdict::Unknown,
-        Some(end) => bytes.split_at(end),
+        None if bytes.len() <= MAX_METHOD => return Verdict::NeedMore,
+        Some(end) if end <= MAX_METHOD => bytes.split_at(end),
+        _ => return Verdict::Unknown,
     };
     match rest {
         [b' ', ..] if HTTP_METHODS.contains(&method) => Verdict::Http,

@@ -83,6 +83,13 @@ impl Demux {
         self.sessions.get(name).map(|session| session.clone())
     }
 
+    /// Takes a session off the list at once: whoever asks for it again is told that there is none.
+    pub fn take(&self, name: &str) -> Option<Session> {
+        let (_, session) = self.sessions.remove(name)?;
+        self.by_ufrag.remove(&session.local_ufrag);
+        Some(session)
+    }
+
     /// Gives a session new credentials (ICE restart), if it still has those with `old_etag`.
     pub fn restart(&self, name: &str, old_etag: &str, new: Session) -> bool {
         let Some(mut session) = self.sessions.get_mut(name).filter(|session| session.etag == old_etag) else {
@@ -131,9 +138,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some((_, session)) = self.demux.sessions.remove(&self.name) {
-            self.demux.by_ufrag.remove(&session.local_ufrag);
-        }
+        self.demux.take(&self.name);
         for address in &self.addresses {
             // It may belong to a newer session of the same browser by now.
             self.demux.by_address.remove_if(address, |_, route| *route == self.route);

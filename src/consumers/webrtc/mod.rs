@@ -5,9 +5,12 @@
 mod answer;
 mod candidates;
 mod demux;
+mod end;
 mod lane;
 pub mod offer;
+mod paths;
 mod peer;
+mod section;
 mod send;
 mod session;
 pub mod stun;
@@ -19,7 +22,7 @@ use crate::graph::{SourceError, Stream};
 use candidates::Candidates;
 pub use demux::Counters;
 use demux::{Demux, Session};
-use peer::End;
+use end::End;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -251,7 +254,7 @@ impl WebRtc {
 
     /// Ends a session at once. False if there is none of that name.
     pub fn close(&self, session: &str) -> bool {
-        let Some(known) = self.shared.workers.demux().session(session) else { return false };
+        let Some(known) = self.shared.workers.demux().take(session) else { return false };
         self.shared.workers.command(known.route, Command::End(known.route.peer, End::Closed))
     }
 

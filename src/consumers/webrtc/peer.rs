@@ -1,21 +1,19 @@
 //! One viewer: a str0m instance, what it is sent and in which order.
 
 use super::demux::{Counters, Demux, Registration};
+use super::end::End;
 use super::lane::{Lane, Waiting};
+use super::paths::{INSIDE, Paths};
 use super::send::Runs;
-use super::tcp::TcpOut;
 use super::worker::{Inbound, SourceKey};
 use crate::graph::{Batch, ConsumerGuard, Epoch};
 use crate::media::{Kind, Packet};
 use std::collections::VecDeque;
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use str0m::net::{Protocol, Receive, TcpType, Transmit};
+use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
-use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
+use str0m::{Event, IceCreds, Input, Output, Rtc};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A viewer that is not heard of for so long is gone. Browsers check connectivity every 2.5 to 6 s and report
@@ -45,48 +43,8 @@ const RTX_PACKETS: usize = 1024;
 const RTX_AGE: Duration = Duration::from_secs(1);
 /// More retransmissions than this share of all bytes help nobody.
 const RTX_RATIO: f32 = 0.5;
-const MAX_PATHS: usize = 16;
 /// Errors in a row that a connected peer survives.
 const MAX_ERRORS: u32 = 16;
-
-/// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The viewer said goodbye.
-    Left,
-    /// Nothing was heard of the viewer.
-    Silent,
-    /// No connection came about.
-    NeverConnected,
-    /// By the API.
-    Closed,
-    /// The stream was removed, or the viewer was kicked.
-    Ended,
-    /// What the source sends now was not negotiated.
-    CodecChanged,
-    /// The source has B-frames.
-    Reordered,
-    /// str0m gave up.
-    Failed,
-    /// The program ends.
-    Shutdown,
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            End::Left => "the viewer left",
-            End::Silent => "the viewer is gone",
-            End::NeverConnected => "no connection came about",
-            End::Closed => "closed by the client",
-            End::Ended => "ended by the server",
-            End::CodecChanged => "the camera's codec changed to one that was not negotiated",
-            End::Reordered => "the camera sends B-frames",
-            End::Failed => "the connection failed",
-            End::Shutdown => "shutting down",
-        })
-    }
-}
 
 /// What a peer needs its worker for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,14 +53,6 @@ pub struct Needs {
     pub media: bool,
     /// It lost its picture: the newest GOP again.
     pub replay: bool,
-}
-
-/// Where a viewer can be reached.
-struct Path {
-    protocol: Protocol,
-    remote: SocketAddr,
-    local_ip: Option<IpAddr>,
-    tcp: Option<Arc<TcpOut>>,
 }
 
 /// What a peer is made of.
@@ -135,8 +85,7 @@ pub struct Peer {
     registration: Registration,
     _permit: OwnedSemaphorePermit,
     lanes: Vec<Lane>,
-    paths: Vec<Path>,
-    sends_to: Option<(Protocol, SocketAddr)>,
+    paths: Paths,
     connected: bool,
     created: Instant,
     heard: Instant,
@@ -155,16 +104,6 @@ pub struct Peer {
     sent: (u64, u64, u64),
 }
 
-/// str0m asks for a local candidate that a check was sent to. It is told these, whatever the real address was: the
-/// answer lists the real ones, and we remember ourselves where a viewer's datagrams came in.
-pub fn add_local_candidates(rtc: &mut Rtc) -> Result<(), str0m::error::IceError> {
-    rtc.add_local_candidate(Candidate::host(INSIDE, "udp")?);
-    rtc.add_local_candidate(Candidate::builder().tcp().host(INSIDE).tcptype(TcpType::Passive).build()?);
-    Ok(())
-}
-
-const INSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
-
 impl Peer {
     /// A peer that waits for the viewer's first check.
     pub fn new(setup: PeerSetup, now: Instant) -> Peer {
@@ -178,8 +117,7 @@ impl Peer {
             registration,
             _permit: permit,
             lanes,
-            paths: Vec::new(),
-            sends_to: None,
+            paths: Paths::default(),
             connected: false,
             created: now,
             heard: now,
@@ -247,33 +185,13 @@ impl Peer {
             return Demux::count(&counters.refused);
         }
         self.heard = inbound.at.max(self.heard);
-        self.remember_path(protocol, inbound);
+        self.paths.learn(protocol, inbound);
         if inbound.data.first().is_some_and(|first| *first < 4) {
             self.registration.learn(protocol, inbound.source);
         }
         let outcome = self.rtc.handle_input(input);
         self.note(outcome.is_ok());
         self.poll(runs);
-    }
-
-    fn remember_path(&mut self, protocol: Protocol, inbound: &Inbound) {
-        let known = |path: &&mut Path| path.protocol == protocol && path.remote == inbound.source;
-        if let Some(path) = self.paths.iter_mut().find(known) {
-            path.local_ip = inbound.local_ip;
-            path.tcp.clone_from(&inbound.tcp);
-            return;
-        }
-        if self.paths.len() >= MAX_PATHS {
-            let current = self.sends_to;
-            let oldest = self.paths.iter().position(|path| Some((path.protocol, path.remote)) != current);
-            self.paths.remove(oldest.unwrap_or(0));
-        }
-        self.paths.push(Path {
-            protocol,
-            remote: inbound.source,
-            local_ip: inbound.local_ip,
-            tcp: inbound.tcp.clone(),
-        });
     }
 
     /// Gives ICE new credentials: the viewer restarts it (RFC 8445 §9).
@@ -388,7 +306,7 @@ impl Peer {
             self.gop = self.keyframe_at.map(|last| now.saturating_duration_since(last)).or(self.gop);
             self.keyframe_at = Some(now);
         }
-        let congested = packet.starts_unit && self.is_congested();
+        let congested = packet.starts_unit && self.paths.are_congested();
         let Some(Lane { setup, waiting, .. }) = self.lanes.get_mut(lane) else { return };
         if setup.kind == Kind::Video {
             if *waiting != Waiting::No {
@@ -438,13 +356,6 @@ impl Peer {
         }
     }
 
-    fn is_congested(&self) -> bool {
-        self.paths
-            .iter()
-            .filter(|path| Some((path.protocol, path.remote)) == self.sends_to)
-            .any(|path| path.tcp.as_ref().is_some_and(|tcp| tcp.is_congested()))
-    }
-
     fn pump_if_due(&mut self, now: Instant) {
         if self.burst_next.is_some_and(|at| at <= now) {
             self.pump(now);
@@ -453,7 +364,7 @@ impl Peer {
 
     /// Sends the next part of a burst.
     fn pump(&mut self, now: Instant) {
-        let congested = self.is_congested();
+        let congested = self.paths.are_congested();
         if !congested && let Some(lane) = self.lanes.iter().position(|lane| lane.setup.kind == Kind::Video) {
             for _ in 0..BURST_PACKETS {
                 let Some(packet) = self.burst.pop_front() else { break };
@@ -534,7 +445,13 @@ impl Peer {
                     self.timeout = at;
                     break;
                 }
-                Ok(Output::Transmit(transmit)) => self.transmit(&transmit, runs),
+                Ok(Output::Transmit(transmit)) => {
+                    if self.paths.send(&transmit, runs) {
+                        let mut info = self.consumer.info.lock();
+                        info.protocol = if transmit.proto == Protocol::Udp { "udp" } else { "tcp" };
+                        info.remote_addr = transmit.destination.to_string();
+                    }
+                }
                 Ok(Output::Event(event)) => self.on_event(event),
                 Err(error) => {
                     tracing::debug!(stream = self.stream, peer = self.id, "WebRTC error: {error}");
@@ -548,27 +465,6 @@ impl Peer {
             self.set_ended(End::Failed);
         }
         runs.flush();
-    }
-
-    fn transmit(&mut self, transmit: &Transmit, runs: &mut Runs) {
-        let to = (transmit.proto, transmit.destination);
-        let path = self.paths.iter().find(|path| (path.protocol, path.remote) == to);
-        match path.and_then(|path| path.tcp.as_ref()) {
-            Some(tcp) => {
-                tcp.push(&transmit.contents);
-            }
-            None if transmit.proto == Protocol::Udp => {
-                runs.push(transmit.destination, path.and_then(|path| path.local_ip), &transmit.contents);
-            }
-            None => {}
-        }
-        // Everything but STUN goes to the nominated address.
-        if self.sends_to != Some(to) && transmit.contents.first().is_some_and(|first| *first >= 20) {
-            self.sends_to = Some(to);
-            let mut info = self.consumer.info.lock();
-            info.protocol = if transmit.proto == Protocol::Udp { "udp" } else { "tcp" };
-            info.remote_addr = transmit.destination.to_string();
-        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -609,16 +505,6 @@ impl Peer {
         tracing::info!(stream = self.stream, peer = self.id, "WebRTC viewer ended: {end}");
         if self.rtc.close().is_ok() {
             self.poll(runs);
-        }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        for path in &self.paths {
-            if let Some(tcp) = &path.tcp {
-                tcp.close();
-            }
         }
     }
 }

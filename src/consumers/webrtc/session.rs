@@ -2,9 +2,11 @@
 
 use super::answer::{Answering, Sending};
 use super::demux::{Registration, Route, Session};
+use super::end::End;
 use super::lane::{Lane, LaneSetup};
 use super::offer::{Media, Offer, Payload};
-use super::peer::{End, Peer, PeerSetup, add_local_candidates};
+use super::paths::add_local_candidates;
+use super::peer::{Peer, PeerSetup};
 use super::worker::Command;
 use super::{Answer, Client, OfferError, Shared};
 use crate::graph::{ConnectError, ConsumerInfo, Feed, Selection, Stream};

@@ -4,7 +4,7 @@
 //! what matters is whether the credentials are new: then ICE is restarted.
 
 use super::demux::Session;
-use super::offer::check_credentials;
+use super::section::check_credentials;
 
 /// Longest fragment that is read.
 pub const MAX_FRAGMENT_BYTES: usize = 64 << 10;

@@ -2,7 +2,8 @@
 
 use super::DatagramSocket;
 use super::demux::{Demux, Route};
-use super::peer::{End, Peer};
+use super::end::End;
+use super::peer::Peer;
 use super::send::Runs;
 use super::tcp::TcpOut;
 use crate::graph::ring::Subscription;
@@ -96,6 +97,10 @@ pub struct Mailbox {
 impl Mailbox {
     /// Tells the worker something. False if it is full or has stopped.
     pub fn command(&self, command: Command) -> bool {
+        if matches!(command, Command::Add(_)) {
+            // Counted before it is taken, so that many offers at once are spread.
+            self.peers.fetch_add(1, Ordering::Relaxed);
+        }
         let mut inbox = self.inbox.lock();
         let restart = matches!(command, Command::Restart(..));
         if inbox.stop || (restart && inbox.commands.len() >= MAX_RESTARTS) {

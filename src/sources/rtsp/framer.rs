@@ -1,6 +1,8 @@
 //! RTSP messages (RFC 2326 §4, §10.12) out of a byte stream, with bounds: no I/O.
 //!
-//! The grammar is retina's; the bounds are ours, because its parser looks at sizes only when a head is complete.
+//! The grammar is retina's. The bounds are ours, because its parser looks at sizes only when a head is complete; and
+//! heads are mended line by line before it sees them, because cameras send what it is too strict for: lines that end
+//! without a carriage return, headers without a value, text in the vendor's own alphabet.
 
 use retina::rtsp::msg::{Message, Request, Response};
 use retina::rtsp::parse::{FeedError, Parser};
@@ -39,8 +41,12 @@ pub struct Framer {
     /// The unparsed bytes are `buffer[start..end]`.
     start: usize,
     end: usize,
-    /// What the parser has taken of the message it is in.
+    /// The lines taken of the message that is being read, as they came.
     head: Vec<u8>,
+    /// The same mended, as far as the parser has not taken it yet.
+    mended: Vec<u8>,
+    /// The head is complete and a body of so many bytes follows.
+    body: Option<usize>,
 }
 
 impl Default for Framer {
@@ -51,6 +57,8 @@ impl Default for Framer {
             start: 0,
             end: 0,
             head: Vec::new(),
+            mended: Vec::new(),
+            body: None,
         }
     }
 }
@@ -83,7 +91,7 @@ impl Framer {
 
     /// Bytes of memory the buffers hold.
     pub fn capacity(&self) -> usize {
-        self.buffer.capacity() + self.head.capacity()
+        self.buffer.capacity() + self.head.capacity() + self.mended.capacity()
     }
 
     /// Whether a message has begun and is not complete.
@@ -96,63 +104,124 @@ impl Framer {
     /// # Errors
     /// What the camera sent and why it can't be taken. The stream is of no use then.
     pub fn next_message(&mut self) -> Result<Option<Incoming<'_>>, String> {
-        let unparsed = self.buffer.get(self.start..self.end).unwrap_or_default();
-        let mut input = unparsed;
-        let parsed = self.parser.feed(&mut input);
-        let consumed = unparsed.len() - input.len();
-        let taken = unparsed.get(..consumed).unwrap_or_default();
-        match parsed {
-            Ok(None) => {
-                // Nothing but empty lines between messages. They count, lest a camera send nothing else.
-                self.start += consumed;
-                self.head.extend_from_slice(taken);
-                check_head(&self.head, &[]).map(|()| None)
+        while self.body.is_none() {
+            let unparsed = self.buffer.get(self.start..self.end).unwrap_or_default();
+            if self.between_messages() && unparsed.first() == Some(&b'$') {
+                return Ok(self.next_data());
             }
-            Ok(Some((message, body))) => {
-                let head = taken.get(..consumed - body.len()).unwrap_or_default();
-                let is_data = matches!(message, Message::Data(_));
-                if !is_data {
-                    check_head(&self.head, head)?;
-                    if body.len() > MAX_BODY_BYTES {
-                        return Err(too_large(&[self.head.as_slice(), head].concat()));
-                    }
+            let Some(line) =
+                unparsed.split_inclusive(|byte| *byte == b'\n').next().filter(|l| l.ends_with(b"\n"))
+            else {
+                // Whether this is a message at all is not left open until a line ends.
+                if self.between_messages()
+                    && !unparsed.iter().take(4).all(|b| b.is_ascii_alphabetic() || *b == b'\r')
+                {
+                    return Err(format!("the camera sent what is no RTSP: {}", excerpt(unparsed, unparsed)));
                 }
-                self.head.clear();
-                self.head.shrink_to(4096);
-                self.start += consumed;
-                Ok(Some(match message {
-                    Message::Response(response) => Incoming::Response(response, body),
-                    Message::Request(request) => Incoming::Request(request),
-                    Message::Data(data) => Incoming::Data { channel: data.channel_id, payload: body },
-                }))
-            }
-            Err(FeedError::Incomplete(incomplete)) => {
-                self.start += consumed;
-                self.head.extend_from_slice(taken);
-                match incomplete.needed {
-                    // In the body, whose length the parser has checked; the buffer can take it.
-                    Some(needed) if needed.get() + input.len() > MAX_BODY_BYTES => Err(too_large(&self.head)),
-                    Some(_) => check_head(&self.head, &[]).map(|()| None),
-                    None => check_head(&self.head, input).map(|()| None),
+                return check_head(&self.head, unparsed).map(|()| None);
+            };
+            mend(line, self.between_messages(), &mut self.mended);
+            self.head.extend_from_slice(line);
+            self.start += line.len();
+            check_head(&self.head, &[])?;
+            let mut input = self.mended.as_slice();
+            let parsed = self.parser.feed(&mut input);
+            let taken = self.mended.len() - input.len();
+            match parsed {
+                // An empty line between messages.
+                Ok(None) => {}
+                Ok(Some((message, _))) => {
+                    self.reset();
+                    return Ok(without_data(message, &[]));
+                }
+                Err(FeedError::Incomplete(incomplete)) => {
+                    self.body = incomplete.needed.map(|needed| needed.get())
+                }
+                Err(FeedError::Invalid(invalid)) => {
+                    let why = |label| invalid.context.contains(&label);
+                    return Err(if why("Content-Length") {
+                        format!("the camera answered with {}, which is no length", content_length(&self.head))
+                    } else if why("message-too-large") {
+                        too_large(&self.head)
+                    } else {
+                        let last = self.head.split_inclusive(|byte| *byte == b'\n').next_back();
+                        format!(
+                            "the camera sent what is no RTSP: {}",
+                            excerpt(last.unwrap_or_default(), &self.head)
+                        )
+                    });
                 }
             }
-            Err(FeedError::Invalid(invalid)) => {
-                let text = [self.head.as_slice(), unparsed].concat();
-                let why = |label| invalid.context.contains(&label);
-                Err(if why("Content-Length") {
-                    format!("the camera answered with {}, which is no length", content_length(&text))
-                } else if why("message-too-large") {
-                    too_large(&text)
-                } else {
-                    let at = taken.len().saturating_sub(1);
-                    format!(
-                        "the camera sent what is no RTSP: {}",
-                        excerpt(unparsed.get(at..).unwrap_or_default(), &text)
-                    )
-                })
-            }
+            self.mended.drain(..taken);
+        }
+        self.next_body()
+    }
+
+    /// Nothing but empty lines has come of the next message.
+    fn between_messages(&self) -> bool {
+        self.head.iter().all(|byte| b"\r\n".contains(byte))
+    }
+
+    /// The message whose body is awaited.
+    fn next_body(&mut self) -> Result<Option<Incoming<'_>>, String> {
+        let needed = self.body.unwrap_or_default();
+        if needed > MAX_BODY_BYTES {
+            return Err(too_large(&self.head));
+        }
+        let end = self.start + needed;
+        if end > self.end {
+            return Ok(None);
+        }
+        let begin = std::mem::replace(&mut self.start, end);
+        self.reset();
+        let body = self.buffer.get(begin..end).unwrap_or_default();
+        match self.parser.feed(&mut { body }) {
+            Ok(Some((message, _))) => Ok(without_data(message, body)),
+            _ => Err("the camera sent what is no RTSP: a body of another length than it said".to_owned()),
         }
     }
+
+    /// The interleaved data that begins here, once it is complete.
+    fn next_data(&mut self) -> Option<Incoming<'_>> {
+        let unparsed = self.buffer.get(self.start..self.end)?;
+        let &[_, channel, high, low, ..] = unparsed else { return None };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let payload = unparsed.get(4..4 + length)?;
+        self.start += 4 + length;
+        self.head.clear();
+        Some(Incoming::Data { channel, payload })
+    }
+
+    /// The next byte begins a message.
+    fn reset(&mut self) {
+        self.body = None;
+        self.head.clear();
+        self.head.shrink_to(4096);
+        self.mended.clear();
+        self.mended.shrink_to(4096);
+    }
+}
+
+fn without_data(message: Message, body: &[u8]) -> Option<Incoming<'_>> {
+    match message {
+        Message::Response(response) => Some(Incoming::Response(response, body)),
+        Message::Request(request) => Some(Incoming::Request(request)),
+        // Interleaved data never gets as far as the parser.
+        Message::Data(_) => None,
+    }
+}
+
+/// Appends a line of a head as RFC 2326 wants it. A header without a value is left out: it says nothing.
+fn mend(line: &[u8], is_first: bool, out: &mut Vec<u8>) {
+    let line = if is_first { line.strip_suffix(b"\n").unwrap_or(line) } else { line.trim_ascii_end() };
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let value = line.iter().position(|byte| *byte == b':').map(|colon| &line[colon + 1..]);
+    if !is_first && !line.is_empty() && value.is_some_and(|value| value.trim_ascii().is_empty()) {
+        return;
+    }
+    let printable = |byte: &u8| if (0x20..0x7f).contains(byte) { *byte } else { b'?' };
+    out.extend(line.iter().map(|byte| if *byte == b'\t' { b' ' } else { printable(byte) }));
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Checks a head that is in two parts, complete or not.
@@ -312,6 +381,17 @@ mod tests {
         assert!(refusal(b"RTSP/2.0 200 OK\r\n\r\n").contains("RTSP/2.0"));
         let header = refusal(b"RTSP/1.0 200 OK\r\nno colon here\r\n\r\n");
         assert!(header.contains("begins \"RTSP/1.0 200 OK\""), "{header}");
+    }
+
+    #[test]
+    fn heads_of_careless_cameras_are_mended() {
+        let careless = "RTSP/1.0 200 OK\nCSeq: 3\nServer: 网络摄像机\nContent-Base:\nX-Empty: \r\nContent-Length: 4\n\n\n$\nx";
+        for step in [1, 2, 5, usize::MAX] {
+            assert_eq!(read(careless.as_bytes(), step).expect("mended"), ["200 4"], "step {step}");
+        }
+        let mut mended = Vec::new();
+        mend("Server:\tKam\u{e9}ra 1 \r\n".as_bytes(), false, &mut mended);
+        assert_eq!(mended, b"Server: Kam??ra 1\r\n");
     }
 
     #[test]
