@@ -59,10 +59,11 @@ export class Fallback {
   /** All have failed: what to tell of it. The next try begins with the first again. */
   exhausted(error) {
     const several = this.#at > 0;
-    const detail = this.#modes.map((mode) => this.#why(mode)).filter(Boolean).join('. ');
+    const detail = this.#modes.map((mode) => this.#why(mode)).filter(Boolean).join('\n');
+    const hint = this.#modes.map((mode) => this.#failed.get(mode)?.hint).filter(Boolean).at(-1) ?? '';
     this.#at = 0;
     if (!several) return error;
-    return new PlayError('codecs', 'This browser can’t play this stream', { detail, hint: error.hint, retry: Retry.SLOW, status: error.status });
+    return new PlayError('codecs', 'This browser can’t play this stream', { detail, hint, retry: Retry.SLOW, status: error.status });
   }
 
   /** The preferred transport was tried again and still does not work. */

@@ -44,12 +44,16 @@ export class NativeHlsTransport extends EventTarget {
       video.addEventListener('loadeddata', done, { signal });
       video.addEventListener('error', fail, { signal });
       signal.addEventListener('abort', done);
+      video.crossOrigin = 'anonymous'; // pictures of another site's server may then be saved, too
       video.src = this.#url;
     }).catch(async () => {
-      const codecs = video.error?.code === MediaError.MEDIA_ERR_DECODE || video.error?.code === MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED;
-      const message = video.error?.message ?? '';
+      const { code = 0, message = '' } = video.error ?? {};
       const said = await explainPlaylist(this.#url, this.#stream);
-      throw said ?? (codecs ? unplayable(message) : new PlayError('connection', 'HLS does not start', { detail: message, fallback: true }));
+      if (said) throw said;
+      if ([MediaError.MEDIA_ERR_DECODE, MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED].includes(code)) {
+        throw unplayable('this browser cannot decode the stream');
+      }
+      throw new PlayError('connection', 'HLS does not start', { detail: message, fallback: true });
     }).finally(() => clearTimeout(timer));
     if (this.#closed) return;
     this.hasVideo = video.videoWidth > 0;

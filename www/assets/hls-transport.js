@@ -77,6 +77,7 @@ export class HlsTransport extends EventTarget {
   #edge = null;
   #closed = false;
   #bytes = 0;
+  #codecs = [];
   #stats = new HlsStatsReader();
   #timer = 0;
   #interruptedAt = 0;
@@ -101,7 +102,8 @@ export class HlsTransport extends EventTarget {
     this.#video = video;
     await new Promise((done, fail) => {
       this.#timer = setTimeout(() => fail(null), CONNECT_DEADLINE_MS);
-      const { ERROR, FRAG_BUFFERED, FRAG_LOADED, MANIFEST_PARSED } = Hls.Events;
+      const { ERROR, FRAG_BUFFERED, FRAG_LOADED, MANIFEST_LOADED, MANIFEST_PARSED } = Hls.Events;
+      hls.on(MANIFEST_LOADED, (_, { levels }) => { this.#codecs = levels.map((level) => level.attrs?.CODECS).filter(Boolean); });
       hls.on(MANIFEST_PARSED, (_, { levels }) => { this.hasVideo = levels.some((level) => level.videoCodec || level.width); });
       hls.on(FRAG_LOADED, (_, { payload }) => { this.#bytes += payload?.byteLength ?? 0; });
       hls.on(FRAG_BUFFERED, () => {
@@ -190,7 +192,8 @@ export class HlsTransport extends EventTarget {
   async #explain(Hls, data) {
     const { MANIFEST_INCOMPATIBLE_CODECS_ERROR, BUFFER_ADD_CODEC_ERROR, BUFFER_INCOMPATIBLE_CODECS_ERROR } = Hls.ErrorDetails;
     const codecs = [MANIFEST_INCOMPATIBLE_CODECS_ERROR, BUFFER_ADD_CODEC_ERROR, BUFFER_INCOMPATIBLE_CODECS_ERROR];
-    if (codecs.includes(data?.details)) return unplayable(codecsOf(this.#hls, data));
+    const named = this.#codecs.length > 0 && codecs.includes(data?.details);
+    if (named) return unplayable(`this browser cannot decode ${this.#codecs.join(', ')}`);
     if (data?.type === Hls.ErrorTypes.MEDIA_ERROR) return unplayable(data.error?.message ?? data.details);
     const said = await explainPlaylist(this.#url, this.#stream);
     return said ?? new PlayError('connection', 'HLS does not start', { detail: data?.details ?? 'no media in time', fallback: true });
@@ -209,9 +212,4 @@ export class HlsTransport extends EventTarget {
   #fail(error) {
     if (!this.#closed) this.dispatchEvent(new CustomEvent('failed', { detail: error }));
   }
-}
-
-function codecsOf(hls, data) {
-  const named = (data.levels ?? hls.levels ?? []).map((level) => level.attrs?.CODECS ?? '').filter(Boolean);
-  return named.length ? `it cannot decode ${named.join(', ')}` : data.error?.message ?? data.details;
 }

@@ -115,7 +115,7 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 #panel h2 { margin: 0; font-size: clamp(17px, 3.2cqi, 21px); line-height: 1.3; font-weight: 650; text-wrap: balance; overflow-wrap: anywhere; }
 #panel p { margin: 8px 0 0; overflow-wrap: anywhere; text-wrap: pretty; }
 #panel p:empty { display: none; }
-#detail { color: #d6d9e0; }
+#panel #detail { color: #d6d9e0; white-space: pre-line; }
 #hint, #why { color: #aeb4c0; }
 #panel #why { font-size: 13px; }
 #panel #countdown { margin-top: 14px; font-size: 13px; color: #aeb4c0; font-variant-numeric: tabular-nums; }

@@ -226,8 +226,8 @@ export class StreamPlayer extends HTMLElement {
 
   #showMode() {
     const { mode } = this.#ui;
-    const { wanted, reason } = this.#playback;
-    mode.hidden = !wanted;
+    const { state, reason } = this.#playback;
+    mode.hidden = state === 'paused' || state === 'error';
     mode.textContent = this.mode === 'webrtc' ? 'WebRTC' : 'HLS';
     mode.classList.toggle('second', Boolean(reason));
     mode.title = reason;
