@@ -2,6 +2,7 @@
 
 use crate::api::{self, Api, Info};
 use crate::config::Config;
+use crate::consumers::hls::{self, Hls};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
 use crate::graph::Registry;
 use crate::server::tls::{self, TlsError};
@@ -57,6 +58,7 @@ pub struct App {
     server: Server,
     registry: Arc<Registry>,
     webrtc: Arc<WebRtc>,
+    hls: Arc<Hls>,
     api: Arc<Api>,
     any_origin: bool,
 }
@@ -86,9 +88,15 @@ impl App {
             ..webrtc::Options::default()
         };
         let webrtc = WebRtc::start(options, server.udp(), local.port()).map_err(StartError::WebRtc)?;
+        let hls = Hls::new(hls::Options {
+            config: config.hls,
+            source_deadline: PATIENCE,
+            ..hls::Options::default()
+        });
         let api = Arc::new(Api {
             registry: registry.clone(),
             webrtc: webrtc.clone(),
+            hls: hls.clone(),
             info: Info {
                 version: VERSION,
                 revision: REVISION,
@@ -102,7 +110,7 @@ impl App {
             patience: PATIENCE,
             changes: parking_lot::Mutex::default(),
         });
-        Ok(App { server, registry, webrtc, api, any_origin: config.api.any_origin })
+        Ok(App { server, registry, webrtc, hls, api, any_origin: config.api.any_origin })
     }
 
     /// Serves until `shutdown`, then ends everything within three seconds.
@@ -118,7 +126,7 @@ impl App {
         let end = async {
             shutdown.cancelled().await;
             tracing::info!("shutting down");
-            tokio::join!(self.webrtc.shutdown(), self.registry.shutdown());
+            tokio::join!(self.webrtc.shutdown(), self.hls.shutdown(), self.registry.shutdown());
         };
         let deadline = async {
             shutdown.cancelled().await;

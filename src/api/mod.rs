@@ -5,6 +5,7 @@
 pub mod edit;
 pub mod error;
 mod health;
+mod hls;
 mod ice;
 mod pages;
 pub mod request;
@@ -17,6 +18,7 @@ mod webrtc;
 pub use status::Info;
 
 use crate::config::IceServer;
+use crate::consumers::hls::Hls;
 use crate::consumers::webrtc::WebRtc;
 use crate::graph::Registry;
 use axum::Router;
@@ -35,6 +37,8 @@ pub struct Api {
     pub registry: Arc<Registry>,
     /// WebRTC viewers.
     pub webrtc: Arc<WebRtc>,
+    /// HLS viewers.
+    pub hls: Arc<Hls>,
     /// What `/api` tells of this process.
     pub info: Info,
     /// What players are told to use.
@@ -52,6 +56,7 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .merge(streams::routes())
         .merge(webrtc::routes())
+        .merge(hls::routes())
         .merge(status::routes())
         .merge(health::routes())
         .merge(ice::routes())

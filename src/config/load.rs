@@ -154,7 +154,7 @@ impl Reader {
 
 impl Section for Reader {
     const PATH: &'static str = "";
-    const KEYS: &'static [&'static str] = &["api", "webrtc", "streams", "log"];
+    const KEYS: &'static [&'static str] = &["api", "webrtc", "hls", "streams", "log"];
     const IGNORED: &'static [&'static str] = &[
         "alsa",
         "app",
@@ -170,7 +170,6 @@ impl Section for Reader {
         "flussonic",
         "gopro",
         "hass",
-        "hls",
         "homekit",
         "http",
         "isapi",
@@ -210,6 +209,7 @@ impl Section for Reader {
         match key {
             "api" => map.next_value_seed(Fill { section: &mut ApiReader(self), context }),
             "webrtc" => map.next_value_seed(Fill { section: &mut WebrtcReader(self), context }),
+            "hls" => map.next_value_seed(Fill { section: &mut self.config.hls, context }),
             "streams" => map.next_value_seed(Streams { streams: &mut self.config.streams, context }),
             _ => map.next_value_seed(Fill { section: &mut self.config.log, context }),
         }

@@ -11,6 +11,6 @@ mod streams;
 
 pub use load::{ConfigError, Loaded, MAX_FILE_BYTES, find, load, parse};
 pub use model::{
-    Api, Config, Filters, IceServer, ListenAddress, Log, LogFormat, LogLevel, StreamConfig, Tls, Webrtc,
+    Api, Config, Filters, Hls, IceServer, ListenAddress, Log, LogFormat, LogLevel, StreamConfig, Tls, Webrtc,
     check_source, check_stream_name, parse_duration,
 };

@@ -12,6 +12,8 @@ pub struct Config {
     pub api: Api,
     /// WebRTC candidates and ICE servers.
     pub webrtc: Webrtc,
+    /// Lengths of HLS segments and parts.
+    pub hls: Hls,
     /// Streams in the order of the file; names are unique.
     pub streams: Vec<(String, StreamConfig)>,
     /// Logging.
@@ -87,6 +89,37 @@ pub struct Filters {
     pub networks: Option<Vec<String>>,
 }
 
+/// The section `hls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hls {
+    /// Parts last about this long. Default 200 ms.
+    pub part: Duration,
+    /// Segments last at least this long, up to the next keyframe. Default 2 s.
+    pub segment: Duration,
+    /// Segments in a playlist at least. Default 16.
+    pub window: usize,
+    /// How long a stream is segmented after the last request. Default 30 s.
+    pub linger: Duration,
+}
+
+impl Default for Hls {
+    fn default() -> Self {
+        Hls {
+            part: Duration::from_millis(200),
+            segment: Duration::from_secs(2),
+            window: 16,
+            linger: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Hls {
+    /// `EXT-X-TARGETDURATION` in seconds: room for keyframes up to four seconds apart, or two seconds late.
+    pub fn target(&self) -> u32 {
+        u32::try_from(self.segment.as_millis().div_ceil(1000)).unwrap_or(60).saturating_add(2).max(4)
+    }
+}
+
 /// One stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamConfig {
@@ -128,6 +161,7 @@ impl Log {
     pub(super) const MODULES: &[(&str, &str)] = &[
         ("api", "streamgate::api"),
         ("config", "streamgate::config"),
+        ("hls", "streamgate::consumers::hls"),
         ("rtsp", "streamgate::sources::rtsp"),
         ("server", "streamgate::server"),
         ("streams", "streamgate::graph"),

@@ -1,10 +1,11 @@
-//! Reads the sections `api`, `webrtc` and `log`.
+//! Reads the sections `api`, `webrtc`, `hls` and `log`.
 
 use super::load::Reader;
-use super::model::{Api, Filters, IceServer, ListenAddress, Log, LogLevel, Webrtc};
+use super::model::{Api, Filters, Hls, IceServer, ListenAddress, Log, LogLevel, Webrtc, parse_duration};
 use super::seeds::{Context, Fill, Optional, Section, Text, flag, list, not_empty, text, value};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
+use std::time::Duration;
 
 /// The section `api`.
 pub(super) struct ApiReader<'r>(pub(super) &'r mut Reader);
@@ -180,10 +181,54 @@ impl Section for IceServer {
     }
 }
 
+impl Section for Hls {
+    const PATH: &'static str = "hls";
+    const KEYS: &'static [&'static str] = &["part", "segment", "window", "linger"];
+
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        context: &Context,
+    ) -> Result<(), A::Error> {
+        let usual = Hls::default();
+        match key {
+            "part" => self.part = length(map, context, (100, 2_000))?.unwrap_or(usual.part),
+            "segment" => self.segment = length(map, context, (1_000, 30_000))?.unwrap_or(usual.segment),
+            "window" => {
+                let read = |text: &str| match text.parse() {
+                    Ok(segments @ 3..=200) => Ok(segments),
+                    _ => Err(format!("{text:?} is no number of segments: expected 3 to 200")),
+                };
+                let seed = Text { context, expected: "a number of segments, 3 to 200", read };
+                self.window = map.next_value_seed(Optional(seed))?.unwrap_or(usual.window);
+            }
+            _ => self.linger = length(map, context, (1_000, 86_400_000))?.unwrap_or(usual.linger),
+        }
+        Ok(())
+    }
+}
+
+/// A duration within bounds, in milliseconds.
+fn length<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    context: &Context,
+    (least, most): (u64, u64),
+) -> Result<Option<Duration>, A::Error> {
+    let read = move |text: &str| {
+        let duration = parse_duration(text)?;
+        let bounds = Duration::from_millis(least)..=Duration::from_millis(most);
+        bounds.contains(&duration).then_some(duration).ok_or_else(|| {
+            format!("{text:?} is out of bounds: expected {:?} to {:?}", bounds.start(), bounds.end())
+        })
+    };
+    map.next_value_seed(Optional(Text { context, expected: "a duration such as 200ms or 2s", read }))
+}
+
 impl Section for Log {
     const PATH: &'static str = "log";
     const KEYS: &'static [&'static str] =
-        &["level", "format", "api", "config", "rtsp", "server", "streams", "webrtc"];
+        &["level", "format", "api", "config", "hls", "rtsp", "server", "streams", "webrtc"];
     const IGNORED: &'static [&'static str] = &[
         "output",
         "time",
@@ -193,7 +238,6 @@ impl Section for Log {
         "expr",
         "ffmpeg",
         "hass",
-        "hls",
         "homekit",
         "http",
         "mjpeg",

@@ -1,4 +1,5 @@
 //! What media goes to: one file or folder for each protocol.
 //! May use `media` and `graph`. Must never name a source.
 
+pub mod hls;
 pub mod webrtc;

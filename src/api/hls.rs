@@ -1,0 +1,266 @@
+//! HLS and LL-HLS over HTTP: playlists, init segments, segments and parts.
+
+use super::Api;
+use super::error::{ApiError, connect_error, method_not_allowed};
+use super::request::{Name, Query, text_header};
+use crate::consumers::hls::query::Reload;
+use crate::consumers::hls::{Content, Hls, HlsError, Text};
+use crate::graph::Wants;
+use crate::media::{Codec, Kind};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::sync::Arc;
+
+const PLAYLIST: &str = "application/vnd.apple.mpegurl";
+const EXAMPLE: &str = "GET /api/stream.m3u8?src=front";
+/// What a path segment may have as it is (RFC 3986 §2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/api/stream.m3u8", get(by_query).options(preflight))
+        .route("/hls/{name}/index.m3u8", get(by_path).options(preflight))
+        .route("/hls/{name}/{prefix}/{file}", get(file).options(preflight))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(allow_any_origin))
+}
+
+/// Players on any site may watch, as with WHEP.
+async fn allow_any_origin(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let any = HeaderValue::from_static("*");
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+    response
+}
+
+async fn preflight() -> Response {
+    let headers = [
+        (header::ALLOW, "GET, HEAD, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Range"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// `GET /api/stream.m3u8?src=NAME[&video=h264][&audio=aac]`.
+async fn by_query(
+    State(api): State<Arc<Api>>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let name = query.require("src", EXAMPLE)?;
+    let base = format!("../hls/{}/", utf8_percent_encode(name, UNRESERVED));
+    multivariant(&api, name, &query, &base, &headers).await
+}
+
+/// `GET /hls/NAME/index.m3u8[?video=h264][&audio=aac]`.
+async fn by_path(
+    State(api): State<Arc<Api>>,
+    Name(name): Name,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    multivariant(&api, &name, &query, "", &headers).await
+}
+
+async fn multivariant(
+    api: &Api,
+    name: &str,
+    query: &Query,
+    base: &str,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let stream = api.registry.get(name).ok_or_else(|| ApiError::unknown_stream(name))?;
+    let wants = wants(query)?;
+    let text = api.hls.multivariant(&stream, &wants, base).await.map_err(|error| hls_error(name, &error))?;
+    Ok(playlist(&text, headers))
+}
+
+/// `GET /hls/NAME/PREFIX/FILE`: a media playlist, an init segment, a segment or a part.
+async fn file(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<(String, String, String)>, axum::extract::rejection::PathRejection>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Path((name, prefix, file)) =
+        path.map_err(|_| ApiError::bad_request("the name in the path is no UTF-8"))?;
+    let reload = Reload::parse(query.pairs())
+        .map_err(|why| ApiError::bad_request("bad delivery directive").detail(why))?;
+    let content = api.hls.file(&name, &prefix, &file, reload).await;
+    match content.map_err(|error| hls_error(&name, &error))? {
+        Content::Playlist(text) => Ok(playlist(&text, &headers)),
+        Content::Media(bytes) => Ok(media(bytes, &headers, api.hls.max_age().as_secs())),
+    }
+}
+
+/// `video=` and `audio=` narrow the codecs, as with go2rtc: lists separated by commas; an empty one leaves the kind out.
+fn wants(query: &Query) -> Result<Wants, ApiError> {
+    let narrow = |kind: Kind, all: Vec<Codec>| {
+        let key = kind.as_str();
+        let Some(value) = query.all(key).next() else { return Ok(all) };
+        let names: Vec<&str> = value.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let known = |name: &&str| all.iter().any(|codec| codec.name().eq_ignore_ascii_case(name));
+        if let Some(unknown) = names.iter().find(|name| **name != "all" && !known(name)) {
+            let possible: Vec<String> = all.iter().map(|codec| codec.name().to_ascii_lowercase()).collect();
+            return Err(ApiError::bad_request(format!("unknown {key} codec"))
+                .detail(format!("{unknown:?} is not one of {}", possible.join(", "))));
+        }
+        let wanted = |codec: &Codec| {
+            names.iter().any(|name| *name == "all" || codec.name().eq_ignore_ascii_case(name))
+        };
+        Ok(all.into_iter().filter(wanted).collect())
+    };
+    let all = Hls::wants();
+    Ok(Wants { video: narrow(Kind::Video, all.video)?, audio: narrow(Kind::Audio, all.audio)? })
+}
+
+fn playlist(text: &Text, headers: &HeaderMap) -> Response {
+    let known = [
+        (header::CONTENT_TYPE, PLAYLIST),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::VARY, "Accept-Encoding"),
+    ];
+    match text.gzip().filter(|_| takes_gzip(headers)) {
+        Some(gzip) => (known, [(header::CONTENT_ENCODING, "gzip")], gzip).into_response(),
+        None => (known, text.plain.clone()).into_response(),
+    }
+}
+
+/// RFC 9110 §12.5.3.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    text_header(headers, &header::ACCEPT_ENCODING).split(',').any(|item| {
+        let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
+        let refused = matches!(weight.trim().strip_prefix("q="), Some("0" | "0.0" | "0.00" | "0.000"));
+        matches!(coding.trim().to_ascii_lowercase().as_str(), "gzip" | "*") && !refused
+    })
+}
+
+/// What never changes: whole, or the one range that was asked for (RFC 9110 §14).
+fn media(bytes: Bytes, headers: &HeaderMap, max_age: u64) -> Response {
+    let known = [
+        (header::CONTENT_TYPE, "video/mp4".to_owned()),
+        (header::CACHE_CONTROL, format!("public, max-age={max_age}, immutable")),
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+    ];
+    let length = bytes.len();
+    match range(text_header(headers, &header::RANGE), length) {
+        None => (known, bytes).into_response(),
+        Some(Err(())) => {
+            let size = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
+            (StatusCode::RANGE_NOT_SATISFIABLE, size, Body::empty()).into_response()
+        }
+        Some(Ok((from, to))) => {
+            let part = [(header::CONTENT_RANGE, format!("bytes {from}-{}/{length}", to - 1))];
+            (StatusCode::PARTIAL_CONTENT, known, part, bytes.slice(from..to)).into_response()
+        }
+    }
+}
+
+/// `bytes=a-b`, `bytes=a-` or `bytes=-n`, as a half-open range. `None` where there is none that is understood: several
+/// ranges and other units are ignored, as they may be.
+fn range(value: &str, length: usize) -> Option<Result<(usize, usize), ()>> {
+    let (from, to) = value.strip_prefix("bytes=")?.split_once('-')?;
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<usize>().ok());
+    let (from, to) = match (from, to) {
+        ("", last) => (length.saturating_sub(number(last)??), length),
+        (from, "") => (number(from)??, length),
+        (from, to) => (number(from)??, number(to)??.checked_add(1)?.min(length)),
+    };
+    Some(if from < to { Ok((from, to)) } else { Err(()) })
+}
+
+fn hls_error(name: &str, error: &HlsError) -> ApiError {
+    let text = error.to_string();
+    let busy = |what: &str| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, what)
+            .detail(text.clone())
+            .header(header::RETRY_AFTER, HeaderValue::from_static("2"))
+    };
+    match error {
+        HlsError::Connect(error) => connect_error(name, error),
+        HlsError::NoMedia => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "source timed out").detail(text),
+        HlsError::Gone => ApiError::new(StatusCode::NOT_FOUND, "unknown playlist")
+            .detail(text)
+            .hint("load /hls/NAME/index.m3u8 again: it says where the media playlist is now"),
+        HlsError::NoFile => ApiError::new(StatusCode::NOT_FOUND, "unknown file").detail(text),
+        HlsError::TooFarAhead { .. } => ApiError::bad_request("bad delivery directive").detail(text),
+        HlsError::Stalled => busy("source stalled"),
+        HlsError::Busy => busy("too many viewers"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codecs_can_be_narrowed() {
+        let wants = |query: &str| wants(&Query::parse(query).unwrap());
+        assert_eq!(wants("src=a").unwrap(), Hls::wants());
+        let narrow = wants("video=h264&audio=aac,OPUS").unwrap();
+        assert_eq!((narrow.video, narrow.audio), (vec![Codec::H264], vec![Codec::Aac, Codec::Opus]));
+        assert_eq!(wants("video=all&audio=").unwrap(), Wants { audio: vec![], ..Hls::wants() });
+        assert_eq!(wants("video=vp8").unwrap_err().status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        for (accept, taken) in [
+            ("gzip, deflate, br", true),
+            ("br;q=1.0, GZIP;q=0.5", true),
+            ("*", true),
+            ("identity", false),
+            ("gzip;q=0", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
+            assert_eq!(takes_gzip(&headers), taken, "{accept}");
+        }
+    }
+
+    #[test]
+    fn one_range_is_served_and_nonsense_is_ignored() {
+        for (value, expected) in [
+            ("bytes=0-9", Some(Ok((0, 10)))),
+            ("bytes=90-", Some(Ok((90, 100)))),
+            ("bytes=90-500", Some(Ok((90, 100)))),
+            ("bytes=-10", Some(Ok((90, 100)))),
+            ("bytes=100-", Some(Err(()))),
+            ("bytes=-0", Some(Err(()))),
+            ("bytes=5-4", Some(Err(()))),
+            ("bytes=0-1,3-4", None),
+            ("items=0-1", None),
+            ("bytes=+1-2", None),
+            ("", None),
+        ] {
+            assert_eq!(range(value, 100), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn errors_have_fitting_statuses() {
+        use crate::graph::{ConnectError, SourceError};
+        for (error, status) in [
+            (HlsError::Connect(ConnectError::Removed), 404),
+            (HlsError::Connect(SourceError::Refused("x".into()).into()), 502),
+            (HlsError::Connect(SourceError::TimedOut("x".into()).into()), 504),
+            (HlsError::NoMedia, 504),
+            (HlsError::Gone, 404),
+            (HlsError::NoFile, 404),
+            (HlsError::TooFarAhead { last: 7 }, 400),
+            (HlsError::Stalled, 503),
+            (HlsError::Busy, 503),
+        ] {
+            assert_eq!(hls_error("a", &error).status().as_u16(), status, "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! One stream's segmenter at work: a task that reads frames and publishes playlists while somebody asks.
+
+use super::codecs::Media;
+use super::segmenter::{Event, Input, Segmenter, Settings};
+use super::version::Version;
+use super::window::{Bounds, Window};
+use super::{HlsError, Options};
+use crate::graph::convert::Frames;
+use crate::graph::{
+    Batch, ConnectError, ConsumerGuard, ConsumerInfo, Epoch, Feed, Lease, Reader, Selection, Stream, Wants,
+};
+use crate::media::{Codec, Frame, Kind, Track};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Frames taken from the ring at once.
+const BATCH: usize = 256;
+
+/// Where a session is in its life.
+#[derive(Debug, Clone)]
+pub enum Phase {
+    /// The source is dialled, or its first segment is not complete.
+    Starting,
+    /// There is a playlist.
+    Playing(Arc<Version>),
+    /// It is over.
+    Ended(Option<ConnectError>),
+}
+
+/// What HTTP sees of a segmenter.
+pub struct Session {
+    /// Part of all its URLs: unguessable, so that no cache mixes it up with an earlier one.
+    pub prefix: String,
+    /// What is played.
+    pub stream: Arc<Stream>,
+    /// The codecs that it may use.
+    pub wants: Wants,
+    /// Segments and parts.
+    pub window: Mutex<Window>,
+    /// Changes with each part.
+    pub phase: watch::Sender<Phase>,
+    asked: Mutex<Instant>,
+    consumer: Mutex<Option<ConsumerGuard>>,
+    cancel: CancellationToken,
+}
+
+impl Session {
+    /// A session to be run by [`Session::run`].
+    pub fn new(
+        prefix: String,
+        stream: Arc<Stream>,
+        wants: Wants,
+        options: &Options,
+        cancel: CancellationToken,
+    ) -> Session {
+        let config = &options.config;
+        let bounds = Bounds { segments: config.window, bytes: options.max_bytes, target: config.target() };
+        Session {
+            prefix,
+            stream,
+            wants,
+            window: Mutex::new(Window::new(bounds)),
+            phase: watch::Sender::new(Phase::Starting),
+            asked: Mutex::new(Instant::now()),
+            consumer: Mutex::new(None),
+            cancel,
+        }
+    }
+
+    /// Somebody asks: it lives on.
+    pub fn touch(&self) {
+        *self.asked.lock() = Instant::now();
+    }
+
+    /// Counts what was sent to a viewer.
+    pub fn served(&self, bytes: usize) {
+        if let Some(consumer) = &*self.consumer.lock() {
+            consumer.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            consumer.packets.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has ended or is about to.
+    pub fn is_over(&self) -> bool {
+        self.cancel.is_cancelled() || matches!(&*self.phase.borrow(), Phase::Ended(_))
+    }
+
+    /// Waits for a phase other than [`Phase::Starting`].
+    pub async fn started(&self, deadline: Instant) -> Result<(), HlsError> {
+        let mut phase = self.phase.subscribe();
+        let started = phase.wait_for(|phase| !matches!(phase, Phase::Starting));
+        match tokio::time::timeout_at(deadline, started).await {
+            Ok(Ok(phase)) => match &*phase {
+                Phase::Ended(Some(error)) => Err(HlsError::Connect(error.clone())),
+                Phase::Ended(None) => Err(HlsError::Gone),
+                _ => Ok(()),
+            },
+            Ok(Err(_)) => Err(HlsError::Gone),
+            Err(_) => Err(HlsError::NoMedia),
+        }
+    }
+
+    /// Reads the stream until nobody has asked for the linger, or the stream ends.
+    pub async fn run(self: Arc<Self>, options: Options) {
+        let outcome = tokio::select! {
+            () = self.cancel.cancelled() => Ok(()),
+            outcome = self.play(&options) => outcome,
+        };
+        self.consumer.lock().take();
+        let error = outcome.err();
+        match &error {
+            Some(error) => tracing::info!(stream = self.stream.name(), "HLS not started: {error}"),
+            None => tracing::info!(stream = self.stream.name(), "HLS ended"),
+        }
+        self.phase.send_replace(Phase::Ended(error));
+    }
+
+    /// Ends what can't go on.
+    pub fn abandon(&self) {
+        self.consumer.lock().take();
+        self.phase.send_replace(Phase::Ended(None));
+    }
+
+    async fn play(&self, options: &Options) -> Result<(), ConnectError> {
+        let selection = self.stream.connect(&self.wants, options.source_deadline).await?;
+        self.list(&selection)?;
+        tracing::info!(stream = self.stream.name(), "HLS started");
+        let mut reading = Reading::new(selection, &self.wants, options);
+        let mut events = Vec::new();
+        reading.begin(&mut events);
+        loop {
+            tokio::select! {
+                () = self.unwanted(options.config.linger) => return Ok(()),
+                () = reading.step(&mut events) => self.publish(&mut events),
+            }
+        }
+    }
+
+    fn list(&self, selection: &Selection) -> Result<(), ConnectError> {
+        let feeds = [&selection.video, &selection.audio];
+        let info = ConsumerInfo {
+            format_name: "hls",
+            protocol: "http",
+            codecs: feeds.iter().filter_map(|feed| feed.as_ref()?.codec()).collect(),
+            ..ConsumerInfo::default()
+        };
+        let cancel = self.cancel.clone();
+        let guard = self.stream.add_consumer(info, Box::new(move |_| cancel.cancel()))?;
+        *self.consumer.lock() = Some(guard);
+        Ok(())
+    }
+
+    async fn unwanted(&self, linger: Duration) {
+        loop {
+            let until = *self.asked.lock() + linger;
+            if Instant::now() >= until {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+
+    fn publish(&self, events: &mut Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let version = {
+            let mut window = self.window.lock();
+            events.drain(..).for_each(|event| window.apply(event));
+            Version::of(&window)
+        };
+        if let Some(version) = version {
+            self.phase.send_replace(Phase::Playing(Arc::new(version)));
+        }
+    }
+}
+
+/// The frames of one or two sources, and what is made of them.
+struct Reading {
+    wants: Wants,
+    first: Option<Source>,
+    second: Option<Source>,
+    segmenter: Segmenter,
+    frames: Vec<Frame>,
+    video: Option<Track>,
+    audio: Option<Track>,
+    /// What the segmenter was told last.
+    written: (Option<Media>, Option<Media>),
+}
+
+/// One source that is read.
+struct Source {
+    _lease: Lease,
+    /// The conversion to frames runs while this is held.
+    _frames: Arc<Frames>,
+    reader: Reader<Frame>,
+    /// Video or audio is taken from it.
+    kinds: Vec<Kind>,
+    epoch: Option<u64>,
+    /// Indices of the tracks that are taken.
+    tracks: Vec<(u8, Kind)>,
+}
+
+impl Source {
+    fn new(feed: Feed, kinds: Vec<Kind>) -> Source {
+        let frames = feed.lease.producer().frames();
+        let reader = Reader::new(frames.ring().from_entry());
+        Source { _lease: feed.lease, _frames: frames, reader, kinds, epoch: None, tracks: Vec::new() }
+    }
+}
+
+impl Reading {
+    fn new(selection: Selection, wants: &Wants, options: &Options) -> Reading {
+        let track =
+            |feed: &Option<Feed>| feed.as_ref().and_then(|feed| feed.epoch.tracks.get(feed.track)).cloned();
+        let (video, audio) = (track(&selection.video), track(&selection.audio));
+        let (first, second) = match (selection.video, selection.audio) {
+            (Some(video), Some(audio)) if Arc::ptr_eq(video.lease.producer(), audio.lease.producer()) => {
+                (Some(Source::new(video, vec![Kind::Video, Kind::Audio])), None)
+            }
+            (video, audio) => (
+                video.map(|feed| Source::new(feed, vec![Kind::Video])),
+                audio.map(|feed| Source::new(feed, vec![Kind::Audio])),
+            ),
+        };
+        let config = &options.config;
+        let settings = Settings { part: config.part, segment: config.segment, target: config.target() };
+        Reading {
+            wants: wants.clone(),
+            first,
+            second,
+            segmenter: Segmenter::new(settings),
+            frames: Vec::new(),
+            video,
+            audio,
+            written: (None, None),
+        }
+    }
+
+    /// Tells the segmenter which tracks there are, once they are known.
+    fn begin(&mut self, events: &mut Vec<Event>) {
+        let media = |track: &Option<Track>| track.as_ref().and_then(Media::of);
+        let now = (media(&self.video), media(&self.audio));
+        // Pictures that can't be described yet are waited for.
+        if self.video.is_some() && now.0.is_none() {
+            return;
+        }
+        if now != self.written {
+            self.segmenter.begin(now.0.clone(), now.1.clone(), events);
+            self.written = now;
+        }
+    }
+
+    /// Waits for frames and gives what becomes of them. Cancel-safe.
+    async fn step(&mut self, events: &mut Vec<Event>) {
+        let frames = &mut self.frames;
+        let (batch, is_first) = match (&mut self.first, &mut self.second) {
+            (Some(first), None) => (first.reader.read(BATCH, frames).await, true),
+            (None, Some(second)) => (second.reader.read(BATCH, frames).await, false),
+            (Some(first), Some(second)) => {
+                // Two buffers are not needed: only one of the reads completes.
+                let mut other = Vec::new();
+                tokio::select! {
+                    batch = first.reader.read(BATCH, frames) => (batch, true),
+                    batch = second.reader.read(BATCH, &mut other) => {
+                        *frames = other;
+                        (batch, false)
+                    }
+                }
+            }
+            (None, None) => return std::future::pending().await,
+        };
+        self.take(&batch, is_first, events);
+    }
+
+    fn take(&mut self, batch: &Batch, is_first: bool, events: &mut Vec<Event>) {
+        let source = if is_first { &mut self.first } else { &mut self.second };
+        let Some(source) = source else { return };
+        if source.epoch != Some(batch.epoch.id) {
+            source.epoch = Some(batch.epoch.id);
+            source.tracks.clear();
+            for kind in source.kinds.clone() {
+                let found = find(&batch.epoch, self.wants.of(kind));
+                source.tracks.extend(found.as_ref().map(|(index, _)| (*index, kind)));
+                let track = found.map(|(_, track)| track.clone());
+                match kind {
+                    Kind::Video => self.video = track,
+                    Kind::Audio => self.audio = track,
+                }
+            }
+            self.begin(events);
+        }
+        let Some(source) = (if is_first { &self.first } else { &self.second }) else { return };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now_ms = i64::try_from(now.as_millis()).unwrap_or(0);
+        for frame in self.frames.drain(..) {
+            let Some((_, kind)) = source.tracks.iter().find(|(index, _)| *index == frame.track) else {
+                continue;
+            };
+            let Frame { time, keyframe, data, .. } = frame;
+            self.segmenter.push(Input { kind: *kind, time: time.0, keyframe, data, now_ms }, events);
+        }
+    }
+}
+
+fn find<'a>(epoch: &'a Epoch, codecs: &[Codec]) -> Option<(u8, &'a Track)> {
+    let index = epoch.tracks.iter().position(|track| codecs.contains(&track.codec))?;
+    Some((u8::try_from(index).ok()?, epoch.tracks.get(index)?))
+}
