@@ -1,4 +1,5 @@
-// Keeps hls.js near the live edge: a little faster when it is a little late, a jump when it is far behind.
+// Keeps hls.js near the live edge: a little faster when it is a little late, a jump when it is far behind, a little slower when so
+// close that the next part may come too late.
 //
 // hls.js can speed up by itself, but only with more than a second in the buffer: low latency has less than that.
 
@@ -13,6 +14,7 @@ const JUMP_AFTER_STALL_S = 0.5;
 const CUSHION_S = 0.3;
 const BEGIN_S = 0.12;
 const END_S = 0.03;
+const TOO_CLOSE_S = 0.15;
 
 export class LiveEdge {
   #hls;
@@ -48,7 +50,9 @@ export class LiveEdge {
     }
     if (loaded > JUMP_AFTER_STALL_S) this.#stalled = false;
     const late = latency - targetLatency;
-    if (late < END_S || loaded < CUSHION_S) this.#setRate(1);
+    if (late < -TOO_CLOSE_S) this.#setRate(0.95);
+    else if (late < 0 && video.playbackRate < 1) return; // until it is where it should be
+    else if (late < END_S || loaded < CUSHION_S) this.#setRate(1);
     else if (late > 0.6) this.#setRate(1.1);
     else if (late > BEGIN_S) this.#setRate(1.05);
   }

@@ -8,6 +8,18 @@ export function codecName(codec) {
   return NAMES.find(([pattern]) => pattern.test(codec ?? ''))?.[1] ?? codec ?? null;
 }
 
+/** What is in hls.js' tracks (`audio`, `video`, `audiovideo`, each with `codec` such as `avc1.64001f,mp4a.40.2`). */
+export function codecsOf(tracks) {
+  const words = ['video', 'audio', 'audiovideo'].flatMap((name) => (tracks[name]?.codec ?? '').split(',')).filter(Boolean);
+  const isSound = (word) => /^(mp4a|opus|flac|ac-3|ec-3)/i.test(word.trim());
+  const found = {};
+  const videoCodec = words.find((word) => !isSound(word));
+  const audioCodec = words.find(isSound);
+  if (videoCodec) found.videoCodec = videoCodec.trim();
+  if (audioCodec) found.audioCodec = audioCodec.trim();
+  return found;
+}
+
 export class HlsStatsReader {
   #last = null;
 

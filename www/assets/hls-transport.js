@@ -4,7 +4,7 @@
 
 import { explainPlaylist, interrupted, playlistUrl, unplayable } from './hls-error.js';
 import { LiveEdge } from './hls-live-edge.js';
-import { HlsStatsReader } from './hls-stats.js';
+import { HlsStatsReader, codecsOf } from './hls-stats.js';
 import { PlayError, Retry } from './play-error.js';
 
 const LIBRARY = new URL('./vendor/hls.mjs', import.meta.url).href;
@@ -34,7 +34,7 @@ const CONFIG = {
   maxBufferLength: 8,
   maxMaxBufferLength: 12,
   liveDurationInfinity: true,
-  liveSyncOnStallIncrease: 0.25,
+  liveSyncOnStallIncrease: 0.15,
   maxLiveSyncPlaybackRate: 1, // LiveEdge does that
   maxBufferHole: 0.3,
   testBandwidth: false,
@@ -78,6 +78,8 @@ export class HlsTransport extends EventTarget {
   #closed = false;
   #bytes = 0;
   #codecs = [];
+  /** Codecs of the video and the sound that are being played; another connection to the camera may change them. */
+  #playing = {};
   #stats = new HlsStatsReader();
   #timer = 0;
   #interruptedAt = 0;
@@ -102,9 +104,10 @@ export class HlsTransport extends EventTarget {
     this.#video = video;
     await new Promise((done, fail) => {
       this.#timer = setTimeout(() => fail(null), CONNECT_DEADLINE_MS);
-      const { ERROR, FRAG_BUFFERED, FRAG_LOADED, MANIFEST_LOADED, MANIFEST_PARSED } = Hls.Events;
+      const { BUFFER_CODECS, ERROR, FRAG_BUFFERED, FRAG_LOADED, MANIFEST_LOADED, MANIFEST_PARSED } = Hls.Events;
       hls.on(MANIFEST_LOADED, (_, { levels }) => { this.#codecs = levels.map((level) => level.attrs?.CODECS).filter(Boolean); });
       hls.on(MANIFEST_PARSED, (_, { levels }) => { this.hasVideo = levels.some((level) => level.videoCodec || level.width); });
+      hls.on(BUFFER_CODECS, (_, tracks) => { this.#playing = { ...this.#playing, ...codecsOf(tracks) }; });
       hls.on(FRAG_LOADED, (_, { payload }) => { this.#bytes += payload?.byteLength ?? 0; });
       hls.on(FRAG_BUFFERED, () => {
         done();
@@ -141,7 +144,6 @@ export class HlsTransport extends EventTarget {
 
   async stats() {
     const hls = this.#hls;
-    const level = hls?.levels?.[Math.max(0, hls.currentLevel)];
     const details = hls?.latestLevelDetails;
     // hls.js' own estimate; its `latency` stands still while the picture does.
     const latency = details?.live ? details.edge + details.age - this.#video.currentTime : NaN;
@@ -149,8 +151,7 @@ export class HlsTransport extends EventTarget {
       transport: details && !details.partTarget ? 'whole segments' : 'low latency',
       bytes: this.#bytes,
       latencyMs: Number.isFinite(latency) ? Math.max(0, latency * 1000) : null,
-      videoCodec: level?.videoCodec,
-      audioCodec: level?.audioCodec,
+      ...this.#playing,
     });
   }
 
