@@ -108,6 +108,7 @@ impl App {
             ice_servers: config.webrtc.ice_servers,
             schemes: sources::SCHEMES,
             patience: PATIENCE,
+            bodies: api::request::Bodies::new(api::MAX_BODY, api::MAX_BODIES),
             changes: parking_lot::Mutex::default(),
         });
         Ok(App { server, registry, webrtc, hls, api, any_origin: config.api.any_origin })

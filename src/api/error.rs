@@ -7,6 +7,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::any::Any;
+use std::borrow::Cow;
 
 /// An error as the client gets it. Credentials in URLs are hidden when it is written out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +76,19 @@ impl ApiError {
     }
 }
 
+/// Characters of one text of an error at most: it may quote what the client sent.
+const MAX_TEXT: usize = 1000;
+
+fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => text,
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (error, detail, hint) = (mask(&self.error), mask(&self.detail), mask(&self.hint));
+        let [error, detail, hint] = [&self.error, &self.detail, &self.hint].map(|text| shortened(mask(text)));
         let mut response =
             (self.status, Json(Body { error: &error, detail: &detail, hint: &hint })).into_response();
         for (name, value) in self.headers {
@@ -157,6 +168,14 @@ mod tests {
             body(response).await,
             serde_json::json!({"error": "bad source", "detail": "rtsp://***@cam/1 is wrong"})
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_client_sent_is_not_sent_back_without_end() {
+        let body = body(ApiError::unknown_stream(&"금".repeat(20_000)).into_response()).await;
+        let detail = body["detail"].as_str().unwrap();
+        assert_eq!(detail.chars().count(), MAX_TEXT + 1);
+        assert!(detail.ends_with('…'));
     }
 
     #[test]

@@ -30,6 +30,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 /// Body bytes at most, wherever a body is taken. The offers of browsers have some 10 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
+/// Bytes of all bodies together that are held at the same time: some thousand offers of browsers.
+pub const MAX_BODIES: usize = 32 * 1024 * 1024;
 
 /// What the handlers work on.
 pub struct Api {
@@ -47,6 +49,8 @@ pub struct Api {
     pub schemes: &'static [&'static str],
     /// How long a request waits for a source.
     pub patience: Duration,
+    /// Reads request bodies, within [`MAX_BODY`] and [`MAX_BODIES`].
+    pub bodies: request::Bodies,
     /// One change of streams at a time: `PATCH` reads, changes and writes.
     pub changes: parking_lot::Mutex<()>,
 }

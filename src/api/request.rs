@@ -1,13 +1,16 @@
 //! What requests bring: query parameters, names in paths, bodies up to a size.
 
 use super::error::ApiError;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Query parameters at most: more is no honest request.
 const MAX_PARAMETERS: usize = 64;
@@ -37,7 +40,8 @@ impl Query {
         let mut pairs = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             if pairs.len() >= MAX_PARAMETERS {
-                return Err(ApiError::bad_request(format!("more than {MAX_PARAMETERS} query parameters")));
+                return Err(ApiError::bad_request("too many query parameters")
+                    .detail(format!("at most {MAX_PARAMETERS} are taken")));
             }
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             pairs.push((decode(key)?, decode(value)?));
@@ -65,11 +69,18 @@ impl Query {
         self.0.iter().any(|(k, _)| k == key)
     }
 
-    /// The first value of a parameter that must be there.
+    /// The value of a parameter that must be there, once.
     ///
     /// # Errors
-    /// 400 if it is missing; `example` shows the whole request.
+    /// 400 if it is missing, or there twice: who reads the request on its way may take the other one for it. `example`
+    /// shows the whole request.
     pub fn require(&self, key: &str, example: &str) -> Result<&str, ApiError> {
+        if self.all(key).count() > 1 {
+            return Err(ApiError::bad_request(format!(
+                "the query parameter {key:?} is there more than once"
+            ))
+            .hint(format!("e.g. {example}")));
+        }
         self.get(key).ok_or_else(|| {
             ApiError::bad_request(format!("the query parameter {key:?} is missing"))
                 .hint(format!("e.g. {example}"))
@@ -117,42 +128,106 @@ pub fn text_header<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// Reads a body of at most `limit` bytes.
-///
-/// # Errors
-/// 413 as soon as it is known to be larger; 400 if it breaks off.
-pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let announced = text_header(headers, &header::CONTENT_LENGTH).parse::<u64>().unwrap_or(0);
-    let mut chunks = body.into_data_stream();
-    let mut bytes = Vec::new();
-    if announced > limit as u64 {
-        discard(chunks);
-        return Err(too_large(limit));
+/// Reads request bodies, and bounds what all of them together may hold in memory: on one HTTP/2 connection a stranger can
+/// begin a hundred of them and finish none.
+#[derive(Debug)]
+pub struct Bodies {
+    /// Of one body, in bytes.
+    limit: usize,
+    /// Bytes that are left for all.
+    left: Arc<Semaphore>,
+}
+
+/// A body that was read. Its bytes count as held until it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    bytes: Vec<u8>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The same as text.
+#[derive(Debug)]
+pub struct HeldText {
+    text: String,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
     }
-    while let Some(chunk) = chunks.next().await {
-        let chunk =
-            chunk.map_err(|error| ApiError::bad_request("the body broke off").detail(error.to_string()))?;
-        if bytes.len() + chunk.len() > limit {
+}
+
+impl Deref for HeldText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Bodies {
+    /// `limit` for one body and `total` for all at the same time, in bytes.
+    pub fn new(limit: usize, total: usize) -> Bodies {
+        Bodies { limit, left: Arc::new(Semaphore::new(total)) }
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// 413 as soon as it is known to be too large; 503 if all bodies together are; 400 if it breaks off.
+    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held, ApiError> {
+        let announced = text_header(headers, &header::CONTENT_LENGTH).parse::<u64>().unwrap_or(0);
+        let mut chunks = body.into_data_stream();
+        let mut held = Held { bytes: Vec::new(), _permit: None };
+        if announced > self.limit as u64 {
             discard(chunks);
-            return Err(too_large(limit));
+            return Err(self.too_large());
         }
-        bytes.extend_from_slice(&chunk);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk
+                .map_err(|error| ApiError::bad_request("the body broke off").detail(error.to_string()))?;
+            if held.bytes.len() + chunk.len() > self.limit {
+                discard(chunks);
+                return Err(self.too_large());
+            }
+            let permit = u32::try_from(chunk.len())
+                .ok()
+                .and_then(|bytes| self.left.clone().try_acquire_many_owned(bytes).ok())
+                .ok_or_else(too_many)?;
+            match &mut held._permit {
+                Some(known) => known.merge(permit),
+                none => *none = Some(permit),
+            }
+            held.bytes.extend_from_slice(&chunk);
+        }
+        Ok(held)
     }
-    Ok(bytes.into())
+
+    /// Reads a body that must be UTF-8 text.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and 400 for other bytes.
+    pub async fn read_text(&self, headers: &HeaderMap, body: Body) -> Result<HeldText, ApiError> {
+        let held = self.read(headers, body).await?;
+        let text = String::from_utf8(held.bytes)
+            .map_err(|_| ApiError::bad_request("the body is no UTF-8 text").hint("send it as UTF-8"))?;
+        Ok(HeldText { text, _permit: held._permit })
+    }
+
+    fn too_large(&self) -> ApiError {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large")
+            .detail(format!("at most {} KiB are taken here", self.limit / 1024))
+    }
 }
 
-/// Reads a body that must be UTF-8 text.
-///
-/// # Errors
-/// As [`read_body`], and 400 for other bytes.
-pub async fn read_text(headers: &HeaderMap, body: Body, limit: usize) -> Result<String, ApiError> {
-    let bytes = read_body(headers, body, limit).await?;
-    String::from_utf8(bytes.into()).map_err(|_| ApiError::bad_request("the body is no UTF-8 text"))
-}
-
-fn too_large(limit: usize) -> ApiError {
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large")
-        .detail(format!("at most {} KiB are taken here", limit / 1024))
+fn too_many() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests at the same time")
+        .detail("the bodies of all requests together have reached their limit")
+        .hint("try again in some seconds")
+        .header(header::RETRY_AFTER, HeaderValue::from_static("5"))
 }
 
 /// Throws the rest of a body away for a moment, while the answer is on its way. Ends with the connection.
@@ -171,6 +246,7 @@ fn discard(mut chunks: axum::body::BodyDataStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Bytes;
 
     #[test]
     fn queries_are_decoded_as_forms() {
@@ -180,7 +256,10 @@ mod tests {
         assert!(query.has("video") && query.has("audio") && !query.has("x"));
         assert_eq!(query.get("audio"), None);
         assert_eq!(query.unknown(&["src", "video", ""]), Some("audio"));
-        assert_eq!(query.require("name", "GET /").unwrap_err().status(), StatusCode::BAD_REQUEST);
+        for missing_or_twice in ["name", "src"] {
+            let error = query.require(missing_or_twice, "GET /").unwrap_err();
+            assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+        }
     }
 
     #[test]
@@ -193,16 +272,28 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_end_at_the_limit() {
-        let none = HeaderMap::new();
-        assert_eq!(read_body(&none, Body::from("12345"), 5).await.unwrap(), "12345");
-        let error = read_body(&none, Body::from("123456"), 5).await.unwrap_err();
+        let (none, bodies) = (HeaderMap::new(), Bodies::new(5, 100));
+        assert_eq!(&*bodies.read(&none, Body::from("12345")).await.unwrap(), b"12345");
+        let error = bodies.read(&none, Body::from("123456")).await.unwrap_err();
         assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
         let mut announced = HeaderMap::new();
         announced.insert(header::CONTENT_LENGTH, "20000000".parse().unwrap());
         let never = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let error = read_body(&announced, never, 65_536).await.unwrap_err();
+        let error = bodies.read(&announced, never).await.unwrap_err();
         assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(read_text(&none, Body::from(vec![0xff]), 5).await.is_err());
+        assert!(bodies.read_text(&none, Body::from(vec![0xff])).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_have_a_limit_and_give_back_what_they_held() {
+        let (none, bodies) = (HeaderMap::new(), Bodies::new(5, 12));
+        let first = bodies.read(&none, Body::from("12345")).await.unwrap();
+        let second = bodies.read_text(&none, Body::from("12345")).await.unwrap();
+        let error = bodies.read(&none, Body::from("123")).await.unwrap_err();
+        assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(&*bodies.read(&none, Body::from("12")).await.unwrap(), b"12");
+        drop((first, second));
+        assert_eq!(bodies.left.available_permits(), 12);
     }
 
     proptest::proptest! {

@@ -1,10 +1,10 @@
 //! `/api/streams`: list, look at, probe, create, change and delete streams. Changes live in memory.
 
+use super::Api;
 use super::edit::{Edit, check_name};
 use super::error::{ApiError, connect_error};
-use super::request::{Name, Query, media_type, read_body};
+use super::request::{Bodies, Name, Query, media_type};
 use super::views::{self, StreamView};
-use super::{Api, MAX_BODY};
 use crate::config::StreamConfig;
 use crate::graph::registry::MAX_STREAMS;
 use crate::graph::{Change, Stream, Wants};
@@ -85,7 +85,6 @@ const PUT_EXAMPLE: &str = "PUT /api/streams?name=front&src=rtsp%3A%2F%2F192.168.
 async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Json<StreamView>, ApiError> {
     check_parameters(&query)?;
     let name = query.require("name", PUT_EXAMPLE)?;
-    query.require("src", PUT_EXAMPLE)?;
     let config = Edit::sources(query.all("src"))?.create()?;
     let (_, view) = change(&api, name, |_| Ok(config))?;
     Ok(Json(view))
@@ -95,7 +94,6 @@ async fn patch_query(State(api): State<Arc<Api>>, query: Query) -> Result<Json<S
     check_parameters(&query)?;
     let name =
         query.require("name", "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2")?;
-    query.require("src", "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2")?;
     let edit = Edit::sources(query.all("src"))?;
     // As in go2rtc, a stream that is not there is made.
     let (_, view) = change(&api, name, |old| match old {
@@ -111,7 +109,7 @@ async fn put_json(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<StreamView>), ApiError> {
-    let config = read_edit(&headers, body).await?.create()?;
+    let config = read_edit(&api.bodies, &headers, body).await?.create()?;
     let (change, view) = change(&api, &name, |_| Ok(config))?;
     let status = if change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(view)))
@@ -123,7 +121,7 @@ async fn patch_json(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<StreamView>, ApiError> {
-    let edit = read_edit(&headers, body).await?;
+    let edit = read_edit(&api.bodies, &headers, body).await?;
     let (_, view) = change(&api, &name, |old| match old {
         Some(old) => Ok(edit.merge(old.clone())),
         None => Err(ApiError::unknown_stream(&name)),
@@ -132,8 +130,8 @@ async fn patch_json(
 }
 
 /// Pages on other sites can't send this media type without being asked first (CORS): so it is required.
-async fn read_edit(headers: &HeaderMap, body: Body) -> Result<Edit, ApiError> {
-    let body = read_body(headers, body, MAX_BODY).await?;
+async fn read_edit(bodies: &Bodies, headers: &HeaderMap, body: Body) -> Result<Edit, ApiError> {
+    let body = bodies.read(headers, body).await?;
     match media_type(headers).as_str() {
         "application/json" | "application/merge-patch+json" => Edit::parse(&body),
         other => Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media type not supported")
@@ -152,7 +150,7 @@ fn change(
     let _one_at_a_time = api.changes.lock();
     let old = api.registry.get(name);
     let config = make(old.as_ref().map(|stream| stream.config()))?;
-    if old.is_none() && api.registry.list().len() >= MAX_STREAMS {
+    if old.is_none() && api.registry.is_full() {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams")
             .detail(format!("there are {MAX_STREAMS}, that is the limit")));
     }

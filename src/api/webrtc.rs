@@ -2,8 +2,8 @@
 //! `POST /api/webrtc` that go2rtc's clients use: JSON, form and raw.
 
 use super::error::{ApiError, method_not_allowed};
-use super::request::{Name, Query, media_type, read_text, text_header};
-use super::{Api, MAX_BODY, ice};
+use super::request::{Name, Query, media_type, text_header};
+use super::{Api, ice};
 use crate::consumers::webrtc::{Answer, Client, OfferError, TrickleError, Trickled};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -27,6 +27,9 @@ const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 /// What the viewer does not get, in words.
 const NOTE: HeaderName = HeaderName::from_static("streamgate-note");
 const EXAMPLE: &str = "POST /api/webrtc?src=front with the SDP offer as body";
+
+const OFFER_HINT: &str =
+    "send what RTCPeerConnection.createOffer() gives after addTransceiver('video', {direction: 'recvonly'})";
 
 /// Clients pad or don't.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -90,7 +93,7 @@ async fn post_any(
             .hint("src=NAME watches a stream"));
     }
     let name = query.require("src", EXAMPLE)?;
-    let body = read_text(&headers, body, MAX_BODY).await?;
+    let body = api.bodies.read_text(&headers, body).await?;
     match media_type(&headers).as_str() {
         SDP => whep(&api, name, &body, remote, &headers).await,
         "application/json" => {
@@ -116,7 +119,7 @@ async fn post_whep(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = read_text(&headers, body, MAX_BODY).await?;
+    let body = api.bodies.read_text(&headers, body).await?;
     match media_type(&headers).as_str() {
         SDP => whep(&api, &name, &body, remote, &headers).await,
         other => Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media type not supported")
@@ -177,8 +180,10 @@ async fn offer(
 
 fn offer_error(name: &str, error: &OfferError) -> ApiError {
     match error {
-        OfferError::BadOffer(why) => ApiError::bad_request("bad SDP offer").detail(why),
-        OfferError::NoMedia => ApiError::bad_request("bad SDP offer").detail(error.to_string()),
+        OfferError::BadOffer(why) => ApiError::bad_request("bad SDP offer").detail(why).hint(OFFER_HINT),
+        OfferError::NoMedia => {
+            ApiError::bad_request("bad SDP offer").detail(error.to_string()).hint(OFFER_HINT)
+        }
         OfferError::Incompatible { reason } => {
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "the stream can't be played over WebRTC here")
                 .detail(reason)
@@ -230,7 +235,7 @@ async fn trickle(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fragment = read_text(&headers, body, MAX_BODY).await?;
+    let fragment = api.bodies.read_text(&headers, body).await?;
     let media_type = media_type(&headers);
     if media_type != FRAGMENT {
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media type not supported")

@@ -51,7 +51,7 @@ impl Registry {
         if old.as_ref().is_some_and(|old| *old.config() == config) {
             return Ok(Change::Unchanged);
         }
-        if old.is_none() && self.streams.len() >= MAX_STREAMS {
+        if old.is_none() && self.is_full() {
             return Err(format!("there are {MAX_STREAMS} streams already, that is the limit"));
         }
         if config.sources.is_empty() {
@@ -81,6 +81,11 @@ impl Registry {
     /// The stream of that name.
     pub fn get(&self, name: &str) -> Option<Arc<Stream>> {
         self.streams.get(name).map(|entry| entry.value().clone())
+    }
+
+    /// Whether there are [`MAX_STREAMS`].
+    pub fn is_full(&self) -> bool {
+        self.streams.len() >= MAX_STREAMS
     }
 
     /// All streams, by name.

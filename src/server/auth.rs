@@ -68,7 +68,7 @@ pub fn decide(method: &Method, uri: &Uri, peer: SocketAddr, headers: &HeaderMap)
     if !peer.ip().to_canonical().is_loopback() {
         return Decision::Deny(Denial::Remote);
     }
-    if PROXY_HEADERS.iter().any(|name| headers.contains_key(name)) {
+    if headers.keys().any(is_of_a_proxy) {
         return Decision::Deny(Denial::Proxied);
     }
     let Some(host) = only_host(uri, headers).filter(|host| names_this_machine(host)) else {
@@ -80,15 +80,13 @@ pub fn decide(method: &Method, uri: &Uri, peer: SocketAddr, headers: &HeaderMap)
     Decision::Allow
 }
 
-/// Any of these: the client is not who connects.
-const PROXY_HEADERS: [HeaderName; 6] = [
-    header::FORWARDED,
-    header::VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-real-ip"),
-];
+/// With any of these the client is not who connects.
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-forwarded")
+        || ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"]
+            .contains(&name)
+}
 
 /// What everybody may do. Whatever is not named here is for this machine only.
 ///
@@ -230,7 +228,8 @@ fn forbidden(request: &Request, denial: Denial) -> Response {
         "detail": denial.detail(),
         "hint": denial.hint(),
     });
-    (StatusCode::FORBIDDEN, axum::Json(body)).into_response()
+    let headers = [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (StatusCode::FORBIDDEN, headers, axum::Json(body)).into_response()
 }
 
 #[cfg(test)]
@@ -329,7 +328,17 @@ mod tests {
 
     #[test]
     fn a_proxied_client_is_remote() {
-        for name in ["forwarded", "x-forwarded-for", "X-Forwarded-Host", "x-real-ip", "via"] {
+        for name in [
+            "forwarded",
+            "x-forwarded-for",
+            "X-Forwarded-Host",
+            "x-forwarded-server",
+            "x-real-ip",
+            "via",
+            "cf-connecting-ip",
+            "true-client-ip",
+            "x-client-ip",
+        ] {
             let headers = [HERE, &[(name, "127.0.0.1")]].concat();
             assert_eq!(
                 ask("PUT", "/api/streams?name=a", LOCAL, &headers),

@@ -29,7 +29,7 @@ pub struct Connection {
 }
 
 /// HTTP/1 buffer, in bytes: bounds the request's header.
-const H1_BUFFER: usize = 64 * 1024;
+const H1_BUFFER: usize = 32 * 1024;
 /// Header fields of an HTTP/1 request.
 const H1_MAX_HEADERS: usize = 100;
 /// All header fields of an HTTP/2 request, in bytes (RFC 9113, 6.5.2).

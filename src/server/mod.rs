@@ -4,6 +4,7 @@
 
 pub mod auth;
 mod bind;
+mod files;
 mod http;
 mod listener;
 mod rate;
@@ -42,7 +43,8 @@ pub struct Server {
 const CUT: Duration = Duration::from_millis(500);
 
 impl Server {
-    /// Binds TCP and UDP on the same port number. To be called inside a tokio runtime.
+    /// Binds TCP and UDP on the same port number, and raises the process's limit of open files as far as it may be.
+    /// To be called inside a tokio runtime.
     ///
     /// # Errors
     /// In words for the person who started the program.
@@ -52,7 +54,19 @@ impl Server {
         let local = tcp.local_addr().map_err(other)?;
         let tcp = TcpListener::from_std(tcp).map_err(other)?;
         let udp = Arc::new(UdpPort::new(udp).map_err(other)?);
-        Ok(Server { tcp, udp, local, tls: None, limits: Limits::default() })
+        let mut limits = Limits::default();
+        let open_files = files::raise_limit();
+        let connections = files::share(limits.connections, open_files);
+        if connections < limits.connections {
+            tracing::warn!(
+                connections,
+                ?open_files,
+                "fewer TCP connections than usual are taken: raise the limit of open files (ulimit -n, LimitNOFILE=)"
+            );
+            limits.connections = connections;
+            limits.unidentified = limits.unidentified.min(connections / 4).max(1);
+        }
+        Ok(Server { tcp, udp, local, tls: None, limits })
     }
 
     /// Offers TLS as well, on the same port. See [`tls::server_config`].

@@ -250,9 +250,10 @@ impl Offer {
         let best = |codec: Codec| {
             let of_codec = media.payloads.iter().filter(move |payload| payload.codec == codec);
             match codec {
-                Codec::H264 => {
-                    of_codec.min_by_key(|payload| h264_distance(payload.h264_profile(), h264_profile))
-                }
+                Codec::H264 => of_codec.min_by_key(|payload| {
+                    let names_mode = payload.parameter("packetization-mode").is_some();
+                    (!names_mode, h264_distance(payload.h264_profile(), h264_profile))
+                }),
                 _ => of_codec.min_by_key(|payload| payload.number == 0),
             }
         };

@@ -155,10 +155,15 @@ fn what_is_wrong_with_an_offer_is_said() {
 }
 
 #[test]
+fn a_receiver_that_names_no_packetization_mode_is_served() {
+    let offer = Offer::parse(&CHROMIUM.replace("packetization-mode=1;", "")).unwrap();
+    assert!(offer.wants().video.contains(&crate::media::Codec::H264));
+}
+
+#[test]
 fn broken_format_parameters_make_no_payload() {
     for (name, from, to) in [
         ("mode 0 only", "packetization-mode=1", "packetization-mode=0"),
-        ("no mode", "packetization-mode=1;", ""),
         ("long profile", "profile-level-id=", "profile-level-id=00"),
         ("no number", "profile-level-id=", "profile-level-id=zz"),
         ("clock", "H264/90000", "H264/48000"),

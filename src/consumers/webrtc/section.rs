@@ -242,12 +242,14 @@ fn canonical_rtpmap(codec: Codec, map: &str) -> Option<String> {
     same.then(|| expected.to_owned())
 }
 
-/// What we send of H.264 has fragmented units: that is packetization mode 1 (RFC 6184 §5.4).
+/// What we send of H.264 has fragmented units: that is packetization mode 1 (RFC 6184 §5.4). Who names no mode means 0 by
+/// the letter, but is in practice a receiver that takes everything (GStreamer's): it is served if it offers nothing better.
 fn is_sendable(payload: &Payload) -> bool {
     let printable =
         payload.fmtp.as_deref().is_none_or(|text| text.bytes().all(|b| (0x20..0x7f).contains(&b)));
     let mode = payload.codec != Codec::H264
-        || (payload.parameter("packetization-mode") == Some("1") && payload.h264_profile().is_some());
+        || (payload.parameter("packetization-mode").is_none_or(|mode| mode == "1")
+            && payload.h264_profile().is_some());
     // RFC 7798 §7.1: only the single-stream transmission mode exists in browsers.
     let single =
         payload.codec != Codec::H265 || payload.parameter("tx-mode").is_none_or(|mode| mode == "SRST");

@@ -262,6 +262,7 @@ fn is_secret(name: &str) -> bool {
         "passwd",
         "pass",
         "pwd",
+        "pw",
         "loginpas",
         "token",
         "auth",
