@@ -132,7 +132,7 @@ fn errors_have_place_key_and_expectation() {
         ("api:\n  listen: 1984\n", 2, 11, &["api.listen", "1984", ":1984"][..]),
         ("api:\n  lisen: ':1'\n", 2, 3, &["api", "lisen", "did you mean \"listen\""]),
         ("stream:\n  a: b\n", 1, 1, &["\"stream\"", "did you mean \"streams\""]),
-        ("nonsense: 1\n", 1, 1, &["nonsense", "expected one of api, webrtc, streams, log"]),
+        ("nonsense: 1\n", 1, 1, &["nonsense", "expected one of api, webrtc, hls, streams, log"]),
         ("streams:\n  a: rtsp://x\n  a: rtsp://y\n", 3, 3, &["\"a\"", "twice"]),
         ("streams:\n  a: rtsp://x\n  b:\n", 3, 5, &["streams.b", "no source", "expected a source URL"]),
         ("streams:\n  a: []\n", 2, 6, &["streams.a", "no source"]),

@@ -212,7 +212,7 @@ impl Segmenter {
         let Some(leading) = self.video.as_ref().or(self.audio.as_ref()) else { return };
         let scale = i64::from(leading.timescale);
         let times: Vec<i64> = seen.iter().filter(|i| self.leads(i)).map(|input| nanos(input.time)).collect();
-        let (first, latest) = (times.first().copied().unwrap_or(0), times.iter().max().copied().unwrap_or(0));
+        let first = times.first().copied().unwrap_or(0);
         let shown: Vec<i64> = times.iter().copied().filter(|time| *time >= first).collect();
         let depth = if self.video.is_some() { DecodeOrder::depth_of(&shown) } else { 0 };
         let interval = interval(&shown, depth);
