@@ -77,7 +77,7 @@ rust-tests:
 	@if command -v cargo-nextest >/dev/null; then cargo nextest run --locked && cargo test --doc --locked --quiet; \
 	else cargo test --locked; fi
 
-browser-tests:
+browser-tests: hls-js
 	$(call say,Tests with Chromium and Firefox)
 	@cargo build --locked
 	@STREAMGATE_BIN='$(abspath $(TARGET))/debug/streamgate' tests/browser/run.sh
