@@ -37,6 +37,7 @@ fn every_key_arrives() {
          webrtc:\n  candidates: ['1.2.3.4:1984', 'stun:1984']\n  ice_servers:\n    - urls: stun:s:3478\n    \
          - {urls: ['turn:t:3478'], username: u, credential: 1234}\n  \
          filters: {candidates: [], interfaces: [eth0], ips: ['10.0.0.1', '::1'], loopback: yes, networks: [udp4]}\n\
+         hls: {part: 500ms, segment: 4s, window: 5, linger: 1m}\n\
          log: {level: warn, format: json, webrtc: trace, api: disabled}\n\
          streams:\n  b: rtsp://b\n  a: [rtsp://a1, rtsp://a2]\n  \
          금곡IC: {sources: rtsp://c, on_demand: false, linger: 500ms, audio: false}\n",
@@ -59,6 +60,9 @@ fn every_key_arrives() {
     assert_eq!(config.webrtc.filters.ips.map(|ips| ips.len()), Some(2));
     assert_eq!(config.webrtc.filters.loopback, Some(true));
     assert_eq!(config.webrtc.filters.networks, Some(vec!["udp4".to_owned()]));
+    let hls = &config.hls;
+    assert_eq!((hls.part, hls.segment), (Duration::from_millis(500), Duration::from_secs(4)));
+    assert_eq!((hls.window, hls.linger, hls.target()), (5, Duration::from_secs(60), 6));
     assert_eq!((config.log.level, config.log.format), (LogLevel::Warn, LogFormat::Json));
     assert_eq!(
         config.log.modules,
@@ -145,9 +149,11 @@ fn errors_have_place_key_and_expectation() {
         ("webrtc: {filters: {ips: [a]}}\n", 1, 26, &["webrtc.filters.ips[0]", "no IP address"]),
         ("webrtc: {candidates: [':1']}\n", 1, 23, &["candidates[0]", "stun:1984"]),
         ("webrtc: {ice_servers: [{username: x}]}\n", 1, 23, &["ice_servers", "urls"]),
+        ("hls: {part: 5s}\n", 1, 13, &["hls.part", "out of bounds", "100ms to 2s"]),
+        ("hls: {window: 2}\n", 1, 15, &["hls.window", "3 to 200"]),
         ("api: {password: x}\n", 1, 7, &["api.password", "restricts access"]),
         ("api: {\n", 2, 1, &["parsing"]),
-        ("- a\n", 1, 1, &["mapping", "api, webrtc, streams, log"]),
+        ("- a\n", 1, 1, &["mapping", "api, webrtc, hls, streams, log"]),
     ] {
         let error = refused(text);
         assert_eq!((error.line, error.column), (line, column), "{text}: {error}");

@@ -1,5 +1,5 @@
 //! A client that believes nothing: every playlist, part and segment is held against the rules.
-#![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
 
 mod media;
 mod odd_camera;

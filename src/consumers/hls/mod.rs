@@ -8,14 +8,16 @@ mod cutter;
 mod flac;
 mod fmp4;
 mod order;
-mod playlist;
+pub mod playlist;
 pub mod query;
-mod segmenter;
+pub mod segmenter;
 mod session;
 mod version;
 mod window;
 
+pub use codecs::Media;
 pub use version::Text;
+pub use window::{Bounds as WindowBounds, Window};
 
 use crate::graph::{ConnectError, Stream, Wants};
 use crate::media::Codec;

@@ -158,10 +158,13 @@ impl Session {
     async fn unwanted(&self, linger: Duration) {
         loop {
             let until = *self.asked.lock() + linger;
-            if Instant::now() >= until {
+            sleep_until(until).await;
+            // Who waits for the next part still asks.
+            if self.phase.receiver_count() > 0 {
+                self.touch();
+            } else if *self.asked.lock() + linger <= Instant::now() {
                 return;
             }
-            sleep_until(until).await;
         }
     }
 
