@@ -11,18 +11,21 @@ ARGS ?=
 FUZZ_SECONDS ?= 60
 SHORT_FUZZ_SECONDS ?= 5
 
+# What the player takes from npm, embedded in the binary where it is there.
+HLS_JS := www/assets/vendor/hls.mjs
+
 say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
 
-.PHONY: help run test lint bench fuzz fmt audit setup format-check clippy rust-tests browser-tests short-fuzz
+.PHONY: help run test lint bench fuzz fmt audit setup format-check clippy rust-tests browser-tests short-fuzz hls-js
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## Build Streamgate and start it with its demo camera (ARGS=... is handed on)
+run: hls-js ## Build Streamgate and start it with its demo camera (ARGS=... is handed on)
 	$(call say,Building the release and starting it: open http://localhost:1984/)
 	@cargo run --release --locked -- $(ARGS)
 
-test: setup lint rust-tests browser-tests short-fuzz ## Everything: set-up, lint, unit, scenario and browser tests, a short fuzz run
+test: setup hls-js lint rust-tests browser-tests short-fuzz ## Everything: set-up, lint, unit, scenario and browser tests, a short fuzz run
 	$(call say,All of it passed)
 
 lint: format-check clippy ## Formatting and clippy, warnings are errors; dependencies too where cargo-deny is installed
@@ -44,6 +47,17 @@ audit: ## Licences, advisories and sources of the dependencies (needs cargo-deny
 	@command -v cargo-deny >/dev/null || { echo 'install it first, it takes minutes: cargo install --locked cargo-deny' >&2; exit 1; }
 	@cargo deny check
 
+hls-js: ## Fetch hls.js from npm, for browsers without HLS of their own; without node the build goes on without it
+	@if [ $(HLS_JS) -nt www-vendor/package-lock.json ]; then exit; fi; \
+	if ! command -v npm >/dev/null; then echo 'npm is not installed: the player will have no hls.js, only HLS by the browser'; exit; fi; \
+	printf '\n\033[1m== Fetching hls.js: npm ci\033[0m\n'; \
+	if ! (cd www-vendor && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error); then \
+	  echo 'npm failed: the player will have no hls.js, only HLS by the browser'; exit; fi; \
+	mkdir -p $(dir $(HLS_JS)); \
+	cp www-vendor/node_modules/hls.js/LICENSE $(dir $(HLS_JS))hls.LICENSE.txt; \
+	sed '/^\/\/# sourceMappingURL=/d' www-vendor/node_modules/hls.js/dist/hls.light.min.mjs > $(HLS_JS); \
+	touch src/api/pages.rs # cargo does not see that the folder has a file more
+
 # The steps of `make test`.
 
 setup:
@@ -63,7 +77,7 @@ rust-tests:
 	@if command -v cargo-nextest >/dev/null; then cargo nextest run --locked && cargo test --doc --locked --quiet; \
 	else cargo test --locked; fi
 
-browser-tests:
+browser-tests: hls-js
 	$(call say,Tests with Chromium and Firefox)
 	@cargo build --locked
 	@STREAMGATE_BIN='$(abspath $(TARGET))/debug/streamgate' tests/browser/run.sh

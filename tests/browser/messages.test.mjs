@@ -27,7 +27,7 @@ test('a camera with B-frames is refused in words', async (t) => {
   const streamgate = await startStreamgate(t, { streams: { cam: camera.url } });
   const browser = await openChromium(t);
   const page = await browser.newPage();
-  await page.goto(streamgate.player('cam'));
+  await page.goto(streamgate.player('cam', '?mode=webrtc'));
   assert.match(await explanation(page, 30_000), /B-frames/);
   await screenshot(page, 'player-b-frames');
 });
@@ -37,7 +37,7 @@ test('H.265 that the browser cannot play is refused with both codec lists', asyn
   const streamgate = await startStreamgate(t, { streams: { cam: camera.url } });
   const browser = await openChromium(t);
   const page = await browser.newPage();
-  await page.goto(streamgate.player('cam'));
+  await page.goto(streamgate.player('cam', '?mode=webrtc'));
   const words = await explanation(page);
   assert.match(words, /H265/);
   assert.match(words, /H264/);
@@ -64,7 +64,7 @@ test('Firefox lists streams, and says what it lacks to play H.264', async (t) =>
   await page.goto(`${streamgate.url}/`);
   await poll('the demo is listed', 15_000, () => page.evaluate(() => document.querySelector('#cards h2 a')?.textContent === 'demo'));
   await screenshot(page, 'home-firefox');
-  await page.goto(streamgate.player('demo'));
+  await page.goto(streamgate.player('demo', '?mode=webrtc'));
   const canPlay = await page.evaluate(() => RTCRtpReceiver.getCapabilities('video').codecs.some((codec) => /h264/i.test(codec.mimeType)));
   if (canPlay) {
     await poll('it plays', 20_000, async () => (await read(page)).video?.framesDecoded > 0);

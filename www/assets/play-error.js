@@ -5,18 +5,20 @@ export const Retry = Object.freeze({ BACKOFF: 'backoff', SLOW: 'slow', NEVER: 'n
 
 export class PlayError extends Error {
   /**
-   * @param {string} kind short machine word: unknown, codecs, source, limit, denied, request, server, network, connection, unsupported
+   * @param {string} kind short machine word: unknown, codecs, source, limit, denied, request, server, network,
+   *   connection, picture, unsupported
    * @param {string} title one short sentence without a full stop
-   * @param {{detail?: string, hint?: string, status?: number, retry?: string, retryAfterMs?: number}} [more]
+   * @param {{detail?: string, hint?: string, status?: number, retry?: string, retryAfterMs?: number, fallback?: boolean}} [more]
+   *   fallback: it is this way of getting the media that failed, so another one may work
    */
-  constructor(kind, title, { detail = '', hint = '', status = 0, retry = Retry.BACKOFF, retryAfterMs = 0 } = {}) {
+  constructor(kind, title, { detail = '', hint = '', status = 0, retry = Retry.BACKOFF, retryAfterMs = 0, fallback = false } = {}) {
     super(sentence(title, detail, hint));
     this.name = 'PlayError';
-    Object.assign(this, { kind, title, detail, hint, status, retry, retryAfterMs });
+    Object.assign(this, { kind, title, detail, hint, status, retry, retryAfterMs, fallback });
   }
 
-  /** The error for an HTTP answer that is not a success. Reads the server's JSON when there is one. */
-  static async fromResponse(response, stream) {
+  /** The error for an HTTP answer that is not a success. Reads the server's JSON when there is one. `way`: 'WebRTC', 'HLS'. */
+  static async fromResponse(response, stream, way) {
     const body = await response.json().catch(() => null);
     const error = text(body?.error);
     const detail = text(body?.detail);
@@ -24,12 +26,15 @@ export class PlayError extends Error {
     const both = [error, detail].filter(Boolean).join(': ');
     const status = response.status;
     const retryAfterMs = Math.min(60, Number(response.headers.get('Retry-After')) || 0) * 1000;
-    const of = (kind, title, retry, said = both) => new PlayError(kind, title, { detail: said, hint, status, retry, retryAfterMs });
+    // A camera that does not answer, or a stream that is not there, is so by every way.
+    const fallback = ![401, 403, 404, 429, 502, 503, 504].includes(status);
+    const of = (kind, title, retry, said = both) =>
+      new PlayError(kind, title, { detail: said, hint, status, retry, retryAfterMs, fallback });
     switch (status) {
       case 401:
       case 403: return of('denied', 'You are not allowed to watch this stream', Retry.SLOW);
       case 404: return of('unknown', `There is no stream called “${stream}”`, Retry.SLOW);
-      case 422: return of('codecs', 'This browser can’t play this stream over WebRTC', Retry.SLOW);
+      case 422: return of('codecs', `This browser can’t play this stream over ${way}`, Retry.SLOW, detail || error);
       case 429:
       case 503: return of('limit', 'The server is at its limit', Retry.BACKOFF);
       case 502:

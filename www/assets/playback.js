@@ -1,10 +1,16 @@
 // Keeps one <video> playing: opens a transport, watches it, opens the next one when it breaks. Knows no buttons and no styles.
 
+import { Fallback } from './fallback.js';
 import { PlayError, Retry } from './play-error.js';
+import { Upgrade, noPicture } from './upgrade.js';
 
 const TICK_MS = 1_000;
 const STALLED_MS = 5_000;
 const DEAD_MS = 30_000;
+/** Connected for so long without a picture while the camera is live: another transport's turn. */
+const FIRST_PICTURE_MS = 6_000;
+/** Pictures stopped while video still arrives. */
+const UNDECODABLE_MS = 10_000;
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 15_000;
 const SLOW_RETRY_MS = 30_000;
@@ -28,7 +34,11 @@ export class Playback extends EventTarget {
   stats = null;
 
   #video;
+  #modes;
   #makeTransport;
+  #streamState;
+  #fallback = null;
+  #upgrade;
   #transport = null;
   #wanted = false;
   #failures = 0;
@@ -38,11 +48,27 @@ export class Playback extends EventTarget {
   #playingSince = 0;
   #watch = null;
 
-  /** @param {HTMLVideoElement} video @param {() => EventTarget} makeTransport see webrtc.js for what it must be */
-  constructor(video, makeTransport) {
+  /**
+   * @param {HTMLVideoElement} video
+   * @param {() => string[]} modes transports in order of preference
+   * @param {(mode: string, more: {impatient: boolean}) => EventTarget} makeTransport see webrtc.js for what it must be
+   * @param {() => Promise<string|null>} streamState see upgrade.js; null: the camera is not live
+   */
+  constructor(video, { modes, makeTransport, streamState }) {
     super();
     this.#video = video;
+    this.#modes = modes;
     this.#makeTransport = makeTransport;
+    this.#streamState = streamState;
+    this.#upgrade = new Upgrade({
+      make: () => makeTransport(this.#fallback.preferred, { impatient: true }),
+      streamState,
+      onReady: (transport) => this.#adopt(transport),
+      onFailed: (error) => {
+        this.#fallback.stillFails(error);
+        this.dispatchEvent(new Event('change'));
+      },
+    });
     video.addEventListener('pause', () => this.#pausedByBrowser());
   }
 
@@ -54,6 +80,16 @@ export class Playback extends EventTarget {
     return this.#transport;
   }
 
+  /** The transport that plays or is being tried, as in the `mode` attribute; null while nothing is wanted. */
+  get mode() {
+    return this.#wanted ? this.#transport?.mode ?? this.#fallback.mode : null;
+  }
+
+  /** Why it is not the preferred one, '' when it is. */
+  get reason() {
+    return this.#wanted ? this.#fallback.reason : '';
+  }
+
   get message() {
     return this.error?.message ?? this.#note;
   }
@@ -62,6 +98,7 @@ export class Playback extends EventTarget {
     if (this.#wanted) return;
     this.#wanted = true;
     this.#failures = 0;
+    this.#fallback = new Fallback(this.#modes());
     this.error = null;
     addEventListener('online', this.#wake);
     document.addEventListener('visibilitychange', this.#wake);
@@ -89,26 +126,48 @@ export class Playback extends EventTarget {
   #wake = () => {
     if (document.hidden) return;
     this.retryNow();
-    if (this.#transport && this.#video.srcObject && this.#video.paused) this.#play();
+    if (this.#transport && this.#hasMedia && this.#video.paused) this.#play();
     if (this.#transport?.connection === 'disconnected') this.#open();
   };
 
+  get #hasMedia() {
+    return Boolean(this.#video.srcObject || this.#video.getAttribute('src'));
+  }
+
   async #open() {
     this.#drop(); // never two sessions at once
-    const transport = this.#makeTransport();
-    this.#transport = transport;
-    this.firstFrameMs = null;
-    this.#watch = null;
+    const transport = this.#makeTransport(this.#fallback.mode, { impatient: this.#fallback.hasNext });
+    this.#take(transport);
     this.#setState('connecting');
-    transport.addEventListener('connection', () => this.#connectionChanged(transport));
-    transport.addEventListener('failed', (event) => this.#fail(transport, event.detail));
     try {
       await transport.connect(this.#video);
     } catch (error) {
       const known = error instanceof PlayError ? error : new PlayError('unexpected', 'The player failed', { detail: String(error) });
       return this.#fail(transport, known);
     }
-    if (transport !== this.#transport) return;
+    if (transport === this.#transport) this.#begin(transport);
+  }
+
+  /** Goes on with a session that already has pictures. */
+  #adopt(transport) {
+    this.#drop();
+    this.#fallback.restored();
+    this.#take(transport);
+    transport.attach(this.#video);
+    this.#connectionChanged(transport);
+    this.#begin(transport);
+    this.dispatchEvent(new Event('change'));
+  }
+
+  #take(transport) {
+    this.#transport = transport;
+    this.firstFrameMs = null;
+    this.#watch = null;
+    transport.addEventListener('connection', () => this.#connectionChanged(transport));
+    transport.addEventListener('failed', (event) => this.#fail(transport, event.detail));
+  }
+
+  #begin(transport) {
     this.#onNextFrame(transport, () => this.#firstFrame(transport));
     this.#ticker = setInterval(() => this.#tick(transport), TICK_MS);
     this.#play();
@@ -118,6 +177,7 @@ export class Playback extends EventTarget {
   #drop() {
     clearTimeout(this.#retryTimer);
     clearInterval(this.#ticker);
+    this.#upgrade.stop();
     this.retryAt = 0;
     this.stats = null;
     const transport = this.#transport;
@@ -132,11 +192,18 @@ export class Playback extends EventTarget {
     if (transport !== this.#transport) return;
     const steady = this.#playingSince > 0 && performance.now() - this.#playingSince > STEADY_MS;
     if (steady) this.#failures = 0;
+    if (steady && !this.#fallback.reason) this.#upgrade.forgive();
     this.#playingSince = 0;
+    if (this.#fallback.next(error)) return this.#open();
+    const lost = error.kind === 'connection' && !error.fallback;
     // A connection that worked and broke: the next one most likely works, so do not show an error yet.
-    if (error.kind === 'connection' && steady) return this.#open();
+    if (lost && this.#failures === 0) {
+      this.#failures = steady ? 0 : 1;
+      return this.#open();
+    }
     this.#drop();
     this.#failures += 1;
+    if (error.fallback) error = this.#fallback.exhausted(error);
     this.error = error;
     if (error.retry !== Retry.NEVER) {
       const delay = this.#retryDelay(error);
@@ -156,7 +223,9 @@ export class Playback extends EventTarget {
   #connectionChanged(transport) {
     if (transport !== this.#transport) return;
     const now = performance.now();
-    if (transport.connection === 'connected') this.#watch ??= { bytes: 0, bytesAt: now, frames: 0, framesAt: now, tickAt: now };
+    if (transport.connection === 'connected') {
+      this.#watch ??= { bytes: 0, bytesAt: now, videoBytes: 0, videoBytesAt: 0, frames: 0, framesAt: now, tickAt: now, askedAt: now };
+    }
     if (transport.connection === 'disconnected' && this.state === 'playing') {
       this.#wait(transport, 'The connection is interrupted…');
     }
@@ -169,6 +238,8 @@ export class Playback extends EventTarget {
     this.#playingSince = performance.now();
     this.dispatchEvent(new Event('frame'));
     this.#setState('playing');
+    const { preferred, preferredError } = this.#fallback;
+    if (preferredError && preferred === 'webrtc') this.#upgrade.start(preferredError);
   }
 
   #wait(transport, note) {
@@ -201,6 +272,9 @@ export class Playback extends EventTarget {
     if (slept || moving) watch.framesAt = now;
     watch.bytes = stats.bytesReceived;
     watch.frames = frames;
+    const videoBytes = stats.bytesReceived - stats.audioBytesReceived;
+    if (videoBytes !== watch.videoBytes) watch.videoBytesAt = now;
+    watch.videoBytes = videoBytes;
 
     // Pictures are not presented in a hidden tab, sound alone has none: there the counters tell.
     if (moving && (document.hidden || !transport.hasVideo)) {
@@ -209,8 +283,32 @@ export class Playback extends EventTarget {
     }
     if (transport.connection !== 'connected') return;
     // A silent camera is no reason to leave: the server goes on by itself when the camera is back.
-    if (now - watch.bytesAt > DEAD_MS) this.#open();
+    if (await this.#showsNothing(transport, watch, now)) return this.#fail(transport, noPicture());
+    if (transport !== this.#transport) return;
+    if (now - watch.bytesAt > DEAD_MS) this.#askWhy(transport, watch);
     else if (now - watch.framesAt > STALLED_MS) this.#wait(transport, 'Waiting for the camera…');
+  }
+
+  /** Nothing has come for long. A session that the server still knows goes on when the camera does; any other is begun anew. */
+  async #askWhy(transport, watch) {
+    watch.bytesAt = performance.now();
+    const error = await transport.check?.();
+    const waits = transport.check && !error && (await this.#streamState()) === null;
+    if (transport !== this.#transport || waits) return;
+    if (error) this.#fail(transport, error);
+    else this.#open();
+  }
+
+  /** The camera sends and this transport has no picture of it. */
+  async #showsNothing(transport, watch, now) {
+    if (transport.mode !== 'webrtc' || !transport.hasVideo || document.hidden || !this.#fallback.hasNext) return false;
+    const since = now - watch.framesAt;
+    const arriving = now - watch.videoBytesAt < STALLED_MS;
+    if (this.firstFrameMs !== null) return arriving && since > UNDECODABLE_MS;
+    if (since < FIRST_PICTURE_MS || arriving) return since >= FIRST_PICTURE_MS;
+    if (now - watch.askedAt < FIRST_PICTURE_MS) return false;
+    watch.askedAt = now;
+    return (await this.#streamState()) !== null;
   }
 
   #onNextFrame(transport, then) {
@@ -247,7 +345,7 @@ export class Playback extends EventTarget {
 
   /** Media keys and closing a picture-in-picture window pause the element itself. */
   #pausedByBrowser() {
-    const ours = this.#transport?.connection !== 'connected' || !this.#video.srcObject || document.hidden;
+    const ours = this.#transport?.connection !== 'connected' || !this.#hasMedia || this.#video.error || document.hidden;
     if (!ours && this.state === 'playing') this.stop();
   }
 

@@ -1,4 +1,4 @@
-// The full-window player page: /stream/player/{name}[?muted=0|1][&controls=0][&media=video|audio]
+// The full-window player page: /stream/player/{name}[?muted=0|1][&controls=0][&media=video|audio][&mode=webrtc,hls]
 
 import './stream-player.js';
 
@@ -22,7 +22,7 @@ player.setAttribute('src', name);
 player.setAttribute('autoplay', '');
 if (controls) player.setAttribute('controls', '');
 if (query.has('muted')) player.setAttribute('muted', query.get('muted') === '0' ? 'false' : 'true');
-if (query.has('media')) player.setAttribute('media', query.get('media'));
+for (const name of ['media', 'mode']) if (query.has(name)) player.setAttribute(name, query.get(name));
 if (controls) {
   const top = document.getElementById('top').content.cloneNode(true);
   top.querySelector('h1').textContent = name;

@@ -31,7 +31,7 @@ const HTML = `
   <button type="button" id="unmute" hidden>${ICONS.muted}<span>Turn sound on</span></button>
   <div id="panel" role="status" hidden>
     <div>
-      <h2></h2><p id="detail"></p><p id="hint"></p>
+      <h2></h2><p id="detail"></p><p id="hint"></p><p id="why"></p>
       <p id="countdown" aria-live="off"></p>
       <div id="actions"><button type="button" id="retry">Try now</button><slot name="actions"></slot></div>
     </div>
@@ -42,6 +42,7 @@ const HTML = `
     ${button('mute', 'Mute', ICONS.sound, 'm')}
     <input id="volume" type="range" min="0" max="1" step="0.05" aria-label="Volume">
     <span id="live"><i></i><span>Live</span></span>
+    <span id="mode" hidden></span>
     <span id="gap"></span>
     ${button('show-stats', 'Statistics', ICONS.stats, 'i')}
     ${button('snapshot', 'Save a picture', ICONS.snapshot)}
@@ -85,6 +86,9 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 #live i { width: 8px; height: 8px; border-radius: 50%; background: #8b8f98; }
 .playing #live i { background: #ff4d4f; }
 .connecting #live i, .waiting #live i, .error #live i { background: #f5b731; }
+#mode { padding: 2px 8px; border-radius: 99px; background: #fff2; font-size: 12px; font-weight: 600; letter-spacing: .02em; white-space: nowrap; cursor: default; }
+#mode.second { background: #f5b73133; color: #ffd67d; }
+@container (max-width: 399px) { #mode { display: none; } }
 @container (max-width: 345px) { #snapshot { display: none !important; } }
 @container (max-width: 299px) { #live { display: none; } }
 
@@ -111,8 +115,9 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
 #panel h2 { margin: 0; font-size: clamp(17px, 3.2cqi, 21px); line-height: 1.3; font-weight: 650; text-wrap: balance; overflow-wrap: anywhere; }
 #panel p { margin: 8px 0 0; overflow-wrap: anywhere; text-wrap: pretty; }
 #panel p:empty { display: none; }
-#detail { color: #d6d9e0; }
-#hint { color: #aeb4c0; }
+#panel #detail { color: #d6d9e0; white-space: pre-line; }
+#hint, #why { color: #aeb4c0; }
+#panel #why { font-size: 13px; }
 #panel #countdown { margin-top: 14px; font-size: 13px; color: #aeb4c0; font-variant-numeric: tabular-nums; }
 #actions { display: flex; flex-wrap: wrap; justify-content: center; gap: 10px; margin-top: 12px; }
 #retry, ::slotted([slot=actions]) { display: inline-flex; align-items: center; min-height: 44px; padding: 0 20px !important; border-radius: 99px; font-weight: 600 !important;
@@ -132,6 +137,7 @@ button:focus-visible, input:focus-visible, #stage:focus-visible { outline: 2px s
   font-size: 13px; line-height: 1.5; font-variant-numeric: tabular-nums; animation: appear .2s; }
 #top.filled ~ #stats { top: calc(60px + env(safe-area-inset-top)); max-height: calc(100% - 130px); }
 #stats dt { color: #aeb4c0; } #stats dd { margin: 0; font-weight: 500; white-space: nowrap; }
+#stats dd.words { white-space: normal; max-width: 34em; overflow-wrap: anywhere; }
 @container (max-height: 330px) { #stats { font-size: 11.5px; line-height: 1.35; padding: 8px 12px; gap: 0 12px; max-height: calc(100% - 68px); }
   #stats.wide { grid-template-columns: auto auto auto auto; } }
 

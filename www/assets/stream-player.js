@@ -1,14 +1,20 @@
 // <stream-player src="name">: plays one stream of a Streamgate server. docs/player.md has the manual.
 
+import { parseModes } from './fallback.js';
+import { HlsTransport } from './hls-transport.js';
+import { NativeHlsTransport } from './hls-native.js';
 import { Playback } from './playback.js';
 import { buildView, ICONS } from './player-view.js';
+import { StatsView } from './stats-view.js';
+import { streamState } from './stream-state.js';
 import { WebRtcTransport, prefetchIceServers } from './webrtc.js';
-import * as format from './format.js';
 
 const IDLE_MS = 2_800;
 const COUNTDOWN_MS = 250;
 /** The server this file came from; its root is one folder up. */
 const HOME = new URL('..', import.meta.url).href;
+
+const TRANSPORTS = { webrtc: WebRtcTransport, hls: HlsTransport, 'hls-native': NativeHlsTransport };
 
 /** The viewer's choice of sound; storage may be forbidden or full. */
 const memory = {
@@ -29,19 +35,24 @@ const memory = {
 };
 
 export class StreamPlayer extends HTMLElement {
-  static observedAttributes = ['src', 'base', 'media', 'controls', 'muted'];
+  static observedAttributes = ['src', 'base', 'media', 'mode', 'controls', 'muted'];
 
   #ui;
   #playback;
   #idleTimer = 0;
   #countdownTimer = 0;
   #resume = false;
-  #statRows = new Map();
+  #statsView;
 
   constructor() {
     super();
     this.#ui = buildView(this.attachShadow({ mode: 'open' }));
-    this.#playback = new Playback(this.#ui.video, () => this.#makeTransport());
+    this.#statsView = new StatsView(this.#ui.stats);
+    this.#playback = new Playback(this.#ui.video, {
+      modes: () => parseModes(this.getAttribute('mode')),
+      makeTransport: (mode, more) => this.#makeTransport(mode, more),
+      streamState: () => streamState(this.#base, this.src),
+    });
     this.#listen();
   }
 
@@ -49,6 +60,11 @@ export class StreamPlayer extends HTMLElement {
   get state() { return this.#playback.state; }
   /** What the viewer is told, '' when all is well. */
   get message() { return this.#playback.message; }
+  /** 'webrtc' | 'hls' | 'hls-native': what plays or is being tried; null when paused. Setting it sets the attribute. */
+  get mode() { return this.#playback.mode; }
+  set mode(value) { this.setAttribute('mode', value); }
+  /** Why it is not the first one of the `mode` attribute, '' when it is. */
+  get reason() { return this.#playback.reason; }
   /** The current RTCPeerConnection, or null. */
   get pc() { return this.#playback.transport?.pc ?? null; }
   /** From the request to the first picture on screen, in ms, or null. */
@@ -125,12 +141,14 @@ export class StreamPlayer extends HTMLElement {
     return true;
   }
 
-  #makeTransport() {
-    const base = new URL(this.getAttribute('base') || HOME, document.baseURI).href.replace(/\/*$/, '/');
+  get #base() { return new URL(this.getAttribute('base') || HOME, document.baseURI).href.replace(/\/*$/, '/'); }
+
+  #makeTransport(mode, more) {
+    const base = this.#base;
     const wanted = (this.getAttribute('media') ?? '').split(',').map((kind) => kind.trim());
     const media = ['video', 'audio'].filter((kind) => wanted.includes(kind));
-    queueMicrotask(() => prefetchIceServers(base)); // after the offer is on its way
-    return new WebRtcTransport({ base, stream: this.src, media: media.length ? media : ['video', 'audio'] });
+    if (mode === 'webrtc') queueMicrotask(() => prefetchIceServers(base)); // after the offer is on its way
+    return new TRANSPORTS[mode]({ base, stream: this.src, media: media.length ? media : ['video', 'audio'], ...more });
   }
 
   #leave = () => {
@@ -167,9 +185,13 @@ export class StreamPlayer extends HTMLElement {
     on(playback, 'stats', () => this.#showStats());
     on(playback, 'blocked', (event) => { if (event.detail === 'sound') ui.unmute.hidden = false; });
     on(playback, 'failure', (event) => this.dispatchEvent(new CustomEvent('error', { detail: event.detail })));
-    let state = playback.state;
+    let { state, mode } = playback;
     on(playback, 'change', () => {
       this.#render();
+      if (playback.mode !== mode) {
+        mode = playback.mode;
+        this.dispatchEvent(new CustomEvent('modechange', { detail: { mode, reason: this.reason } }));
+      }
       if (playback.state === state) return;
       state = playback.state;
       this.dispatchEvent(new CustomEvent('statechange', { detail: { state, message: this.message } }));
@@ -192,6 +214,7 @@ export class StreamPlayer extends HTMLElement {
     ui.soundOnly.hidden = !(state === 'playing' && transport && !transport.hasVideo);
     label(ui.play, wanted ? 'Pause' : 'Play', wanted ? ICONS.pause : ICONS.play, 'k');
     ui.live.lastElementChild.textContent = { playing: 'Live', paused: 'Paused', waiting: 'Waiting', error: 'Offline' }[state] ?? 'Connecting';
+    this.#showMode();
     ui.snapshot.hidden = !(transport?.hasVideo && this.firstFrameMs !== null) && ui.still.hidden;
     ui.pip.hidden = !(document.pictureInPictureEnabled && ui.video.requestPictureInPicture && transport?.hasVideo !== false);
     ui.full.hidden = !(this.requestFullscreen || ui.video.webkitEnterFullscreen);
@@ -199,6 +222,15 @@ export class StreamPlayer extends HTMLElement {
     ui.showStats.setAttribute('aria-pressed', String(!ui.stats.hidden));
     this.#showError(error);
     this.#wake();
+  }
+
+  #showMode() {
+    const { mode } = this.#ui;
+    const { state, reason } = this.#playback;
+    mode.hidden = state === 'paused' || state === 'error';
+    mode.textContent = this.mode === 'webrtc' ? 'WebRTC' : 'HLS';
+    mode.classList.toggle('second', Boolean(reason));
+    mode.title = reason;
   }
 
   #showError(error) {
@@ -210,6 +242,7 @@ export class StreamPlayer extends HTMLElement {
     set(ui.panel.querySelector('h2'), error.title);
     set(ui.detail, error.detail.replace(/^[a-z](?=[a-z]* )/, (letter) => letter.toUpperCase()));
     set(ui.hint, error.hint);
+    set(ui.why, this.reason);
     const { retryAt, transport } = this.#playback;
     ui.retry.hidden = !retryAt && !transport;
     ui.retry.disabled = Boolean(transport);
@@ -223,32 +256,8 @@ export class StreamPlayer extends HTMLElement {
 
   #showStats() {
     if (this.#ui.stats.hidden) return;
-    const s = this.stats;
-    const rows = {
-      Mode: s.transport ? `${s.mode} · ${s.transport}` : s.mode,
-      Codec: [format.codec(s.videoCodec), format.codec(s.audioCodec)].filter(Boolean).join(' + ') || '–',
-      Size: format.size(s.width, s.height),
-      'Frame rate': format.frameRate(s.fps),
-      Bitrate: format.bitrate(s.bitrate ?? NaN),
-      Jitter: format.milliseconds(s.jitterMs ?? NaN),
-      Loss: `${format.percent(s.lossPercent)} (${s.packetsLost})`,
-      'Round trip': format.milliseconds(s.rttMs ?? NaN),
-      'First frame': format.milliseconds(s.firstFrameMs ?? NaN),
-      'Frames dropped': `${s.framesDropped} of ${s.framesDecoded + s.framesDropped}`,
-      Buffer: format.milliseconds(s.bufferMs ?? NaN),
-      Freezes: String(s.freezeCount),
-    };
     this.#ui.stats.classList.toggle('wide', this.clientHeight < 330 && this.clientWidth > 460);
-    for (const [name, value] of Object.entries(rows)) {
-      let cell = this.#statRows.get(name);
-      if (!cell) {
-        const term = Object.assign(document.createElement('dt'), { textContent: name });
-        cell = document.createElement('dd');
-        this.#statRows.set(name, cell);
-        this.#ui.stats.append(term, cell);
-      }
-      if (cell.textContent !== value) cell.textContent = value;
-    }
+    this.#statsView.show(this.stats, this.reason);
   }
 
   #showSound() {

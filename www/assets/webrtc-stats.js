@@ -20,7 +20,11 @@ export class StatsReader {
     const last = this.#last;
     const seconds = last ? (now - last.now) / 1000 : 0;
     const perSecond = (value, before) => (seconds > 0 ? Math.max(0, value - before) / seconds : null);
-    this.#last = { now, bytes, lost, packets, frames };
+    const { jitterBufferDelay: delay = 0, jitterBufferEmittedCount: emitted = 0 } = video ?? audio ?? {};
+    const emittedNow = emitted - (last?.emitted ?? 0);
+    const bufferMs = emittedNow > 0 ? (1000 * (delay - (last?.delay ?? 0))) / emittedNow : null;
+    const rttMs = seconds2ms(pair?.currentRoundTripTime);
+    this.#last = { now, bytes, lost, packets, frames, delay, emitted };
 
     const lostNow = last ? lost - last.lost : 0;
     const packetsNow = last ? packets - last.packets : 0;
@@ -39,8 +43,11 @@ export class StatsReader {
       packetsLost: lost,
       /** share of the last interval, 0…100 */
       lossPercent: packetsNow + lostNow > 0 ? (100 * Math.max(0, lostNow)) / (packetsNow + lostNow) : 0,
-      rttMs: seconds2ms(pair?.currentRoundTripTime),
-      bufferMs: bufferDelay(video ?? audio),
+      rttMs,
+      /** how long pictures waited in the jitter buffer, over the last interval */
+      bufferMs,
+      /** from the server to the screen, at most: the round trip and the jitter buffer */
+      latencyMs: bufferMs === null ? null : bufferMs + (rttMs ?? 0),
       bytesReceived: bytes,
       framesDecoded: frames,
       keyFramesDecoded: video?.keyFramesDecoded ?? 0,
@@ -72,9 +79,4 @@ function codecName(codec) {
 
 function seconds2ms(value) {
   return typeof value === 'number' ? value * 1000 : null;
-}
-
-function bufferDelay(inbound) {
-  const count = inbound?.jitterBufferEmittedCount;
-  return count ? (1000 * inbound.jitterBufferDelay) / count : null;
 }

@@ -1,19 +1,25 @@
 // The WebRTC transport: one WHEP session into one <video>.
 //
 // A transport is an EventTarget with
+//   mode            its word in the player's `mode` attribute
 //   connect(video)  start; resolves when media may flow, rejects with a PlayError; sets video.srcObject or video.src
 //   close()         end it at once; safe at any time, also twice
 //   stats()         → Promise of the object that StatsReader describes
+//   check()         → Promise of a PlayError or null: what the server says of a session that has gone quiet; may be left out, then
+//                   such a session is begun anew
 //   connection      'connecting' | 'connected' | 'disconnected' | 'closed'
 //   startedAt       performance.now() when the server was first asked
 //   hasVideo        false when the stream turned out to be sound only
-// and the events `connection` and `failed` (detail: PlayError). Another way to get the media is another file like this one.
+// and the events `connection` and `failed` (detail: PlayError). Another way to get the media is another file like this one:
+// hls-transport.js, hls-native.js. This one also has attach(video), to show a session in another <video> than it began with.
 
 import { PlayError, Retry } from './play-error.js';
 import { StatsReader } from './webrtc-stats.js';
 
 const REQUEST_DEADLINE_MS = 25_000;
 const CONNECT_DEADLINE_MS = 10_000;
+/** Where another transport waits for its turn. */
+const IMPATIENT_CONNECT_DEADLINE_MS = 6_000;
 /** When ICE servers became known only after the offer was made, try again with them sooner. */
 const CONNECT_DEADLINE_WITHOUT_ICE_SERVERS_MS = 4_000;
 const DISCONNECTED_GRACE_MS = 4_000;
@@ -39,6 +45,7 @@ async function fetchIceServers(base) {
 }
 
 export class WebRtcTransport extends EventTarget {
+  mode = 'webrtc';
   pc = null;
   connection = 'connecting';
   startedAt = 0;
@@ -47,6 +54,8 @@ export class WebRtcTransport extends EventTarget {
   #base;
   #stream;
   #media;
+  #impatient;
+  #shown = null;
   #session = null;
   #closed = false;
   #wasConnected = false;
@@ -58,12 +67,16 @@ export class WebRtcTransport extends EventTarget {
     return typeof RTCPeerConnection === 'function';
   }
 
-  /** @param {{base: string, stream: string, media: string[]}} options base ends with a slash; media: 'video', 'audio' */
-  constructor({ base, stream, media }) {
+  /**
+   * @param {{base: string, stream: string, media: string[], impatient?: boolean}} options base ends with a slash;
+   *   media: 'video', 'audio'; impatient: something else can be tried when this does not connect
+   */
+  constructor({ base, stream, media, impatient = false }) {
     super();
     this.#base = base;
     this.#stream = stream;
     this.#media = media;
+    this.#impatient = impatient;
   }
 
   async connect(video) {
@@ -71,6 +84,7 @@ export class WebRtcTransport extends EventTarget {
       throw new PlayError('unsupported', 'This browser has no WebRTC', {
         hint: 'Use a current Chrome, Edge, Firefox or Safari.',
         retry: Retry.NEVER,
+        fallback: true,
       });
     }
     const servers = iceServers.get(this.#base) ?? [];
@@ -87,11 +101,17 @@ export class WebRtcTransport extends EventTarget {
     const receiving = pc.getTransceivers().filter((t) => t.currentDirection === 'recvonly');
     const tracks = receiving.map((t) => t.receiver.track);
     this.hasVideo = tracks.some((t) => t.kind === 'video');
-    video.srcObject = new MediaStream(tracks);
+    this.#shown = new MediaStream(tracks);
+    this.attach(video);
     if (pc.connectionState !== 'connected') {
       const late = servers.length === 0 && iceServers.has(this.#base);
-      this.#failAfter(late ? CONNECT_DEADLINE_WITHOUT_ICE_SERVERS_MS : CONNECT_DEADLINE_MS);
+      const deadline = this.#impatient ? IMPATIENT_CONNECT_DEADLINE_MS : CONNECT_DEADLINE_MS;
+      this.#failAfter(late ? CONNECT_DEADLINE_WITHOUT_ICE_SERVERS_MS : deadline);
     }
+  }
+
+  attach(video) {
+    video.srcObject = this.#shown;
   }
 
   close() {
@@ -131,7 +151,7 @@ export class WebRtcTransport extends EventTarget {
         body: sdp,
         signal: this.#abort.signal,
       });
-      if (!response.ok) throw await PlayError.fromResponse(response, this.#stream);
+      if (!response.ok) throw await PlayError.fromResponse(response, this.#stream, 'WebRTC');
       const location = response.headers.get('Location');
       if (location) this.#session = new URL(location, response.url).href;
       if (this.#closed) this.#delete();
@@ -156,6 +176,7 @@ export class WebRtcTransport extends EventTarget {
       throw new PlayError('codecs', 'The browser did not accept the server’s answer', {
         detail: error?.message ?? '',
         retry: Retry.SLOW,
+        fallback: true,
       });
     }
   }
@@ -205,6 +226,7 @@ export class WebRtcTransport extends EventTarget {
       ? new PlayError('connection', 'The connection was lost')
       : new PlayError('connection', 'No media connection to the server', {
           hint: `A firewall may block ${port ? `port ${port}` : 'the server’s port'} for UDP and TCP.`,
+          fallback: true,
         });
     this.dispatchEvent(new CustomEvent('failed', { detail: error }));
   }
