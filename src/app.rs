@@ -85,7 +85,7 @@ impl App {
     /// found at once by whoever starts the program, not by who misses a camera later.
     pub async fn start(setup: Setup) -> Result<App, StartError> {
         let Setup { config, store, text, overrides } = setup;
-        let config_path = if store.exists() { store.path().display().to_string() } else { String::new() };
+        let config_path = if store.exists() { store.named().display().to_string() } else { String::new() };
         let tls = config.api.tls.as_ref();
         let tls = tls.map(|files| tls::server_config(&files.cert, &files.key)).transpose()?;
         let has_tls = tls.is_some();

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 /// One configuration file, which may not be there yet.
 #[derive(Debug)]
 pub struct Store {
+    /// As it was given.
+    named: PathBuf,
     path: PathBuf,
     initial: Option<String>,
 }
@@ -36,17 +38,22 @@ pub struct StoreError {
 impl Store {
     /// A file that is there, and must stay there.
     pub fn at(path: &Path) -> Store {
-        Store { path: absolute(path), initial: None }
+        Store { named: path.to_owned(), path: absolute(path), initial: None }
     }
 
     /// A file that may be missing: then it counts as `initial`, and the first change makes it.
     pub fn or_initial(path: &Path, initial: &str) -> Store {
-        Store { path: absolute(path), initial: Some(initial.to_owned()) }
+        Store { named: path.to_owned(), path: absolute(path), initial: Some(initial.to_owned()) }
     }
 
     /// Where the file is or would be.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path as it was given.
+    pub fn named(&self) -> &Path {
+        &self.named
     }
 
     /// Whether there is a file.
