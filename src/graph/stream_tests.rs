@@ -208,7 +208,8 @@ async fn the_pause_between_dials_grows_from_one_second_to_a_minute() {
     }
     let pauses: Vec<u64> = dials.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(pauses[0] <= 2 && pauses.iter().all(|&pause| pause <= 61), "{pauses:?}");
-    assert!(pauses.windows(2).take(4).all(|pair| pair[0] < pair[1]), "{pauses:?}");
+    // Seconds are counted here, and jitter moves a pause by a fifth: so every second one is compared.
+    assert!(pauses.windows(3).take(3).all(|three| three[0] < three[2]), "{pauses:?}");
     assert!(*pauses.last().unwrap() >= 47, "{pauses:?}");
 }
 
