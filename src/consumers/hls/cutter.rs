@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 
 /// Keyframe distances that are remembered.
 const GOPS: usize = 16;
-/// Until so many are known, the next one may be as long as a segment.
-const GOPS_TO_TRUST: usize = 4;
+/// Until so many are known, the next one may be as long as a segment: a few alike may be chance.
+const GOPS_TO_TRUST: usize = GOPS;
 
 /// One access unit of the leading track, in ticks.
 #[derive(Debug, Clone)]
@@ -84,7 +84,6 @@ impl Cutter {
     /// Takes the next access unit; gives the part that it brings to an end.
     pub fn push(&mut self, picture: Picture) -> Option<Cut> {
         let at = picture.decode;
-        let ends_segment = picture.keyframe && self.ends_segment(at);
         if picture.keyframe
             && let Some(last) = self.last_keyframe.replace(at)
         {
@@ -93,6 +92,8 @@ impl Cutter {
                 self.gops.pop_front();
             }
         }
+        // Judged with the GOP that ends here: it may be the first that is not like the others.
+        let ends_segment = picture.keyframe && self.ends_segment(at);
         let mut cut = None;
         if self.pending.is_empty() {
             self.start = at;
