@@ -4,6 +4,7 @@
 
 pub mod consumer;
 pub mod convert;
+pub mod dials;
 pub mod meter;
 pub mod negotiate;
 pub mod producer;

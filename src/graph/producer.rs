@@ -1,6 +1,7 @@
 //! One source of a stream and its supervisor: dialled on demand, retried with backoff, stopped after a linger.
 
 use super::convert::Frames;
+use super::dials::Dials;
 use super::ring::{Epoch, Limits, Ring};
 use super::source::{Source, SourceError};
 use super::writer::{Observed, SourceWriter, WriterEvents};
@@ -98,10 +99,16 @@ impl Producer {
         })
     }
 
-    /// Keeps the source running for as long as the lease lives.
+    /// Keeps the source running for as long as the lease lives. Somebody waits for it: it is dialled at once.
     pub fn lease(self: &Arc<Self>) -> Lease {
-        self.leases.send_modify(|leases| *leases += 1);
+        let lease = self.keep_warm();
         self.poke.notify_one();
+        lease
+    }
+
+    /// The same where nobody waits: its dials take their turn among those of all cameras.
+    pub fn keep_warm(self: &Arc<Self>) -> Lease {
+        self.leases.send_modify(|leases| *leases += 1);
         Lease(self.clone())
     }
 
@@ -282,6 +289,7 @@ pub async fn supervise(
     name: String,
     linger: Duration,
     origin: Instant,
+    dials: Arc<Dials>,
     cancel: CancellationToken,
 ) {
     let body = async {
@@ -292,7 +300,12 @@ pub async fn supervise(
             if leases.wait_for(|&leases| leases > 0).await.is_err() {
                 return;
             }
-            run_while_wanted(&producer, &name, linger, &mut leases, &mut writer, origin).await;
+            tokio::select! {
+                biased;
+                () = producer.poke.notified() => {}
+                () = dials.turn() => {}
+            }
+            run_while_wanted(&producer, &name, linger, &mut leases, &mut writer, origin, &dials).await;
             producer.packets.clear();
         }
     };
@@ -316,6 +329,7 @@ async fn run_while_wanted(
     leases: &mut watch::Receiver<usize>,
     writer: &mut SourceWriter,
     origin: Instant,
+    dials: &Dials,
 ) {
     let mut backoff = Backoff(MIN_BACKOFF);
     // What failed the last time somebody was here is not what fails now.
@@ -356,7 +370,7 @@ async fn run_while_wanted(
         };
         tokio::select! {
             () = unwanted(leases, linger) => return,
-            () = sleep(pause) => {}
+            () = async { sleep(pause).await; dials.turn().await } => {}
             // Somebody waits now: a camera that is back in a moment must not be missed for a minute.
             () = poked => backoff = Backoff(backoff.0.min(MIN_BACKOFF * 2)),
         }

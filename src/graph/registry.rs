@@ -1,5 +1,6 @@
 //! All streams, by name.
 
+use super::dials::Dials;
 use super::source::OpenSource;
 use super::stream::Stream;
 use crate::config::StreamConfig;
@@ -17,6 +18,7 @@ pub struct Registry {
     /// One change at a time, so that two edits of a name can't leave two streams running.
     changes: parking_lot::Mutex<()>,
     open: OpenSource,
+    dials: Arc<Dials>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -39,6 +41,7 @@ impl Registry {
             streams: DashMap::new(),
             changes: parking_lot::Mutex::new(()),
             open,
+            dials: Arc::default(),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
         })
@@ -61,7 +64,7 @@ impl Registry {
         if let Some(old) = &old {
             old.close();
         }
-        let stream = Stream::start(name.to_owned(), config, sources, &self.tasks, &self.cancel);
+        let stream = Stream::start(name.to_owned(), config, sources, &self.dials, &self.tasks, &self.cancel);
         self.streams.insert(name.to_owned(), stream);
         Ok(if old.is_some() { Change::Replaced } else { Change::Created })
     }
@@ -98,7 +101,7 @@ impl Registry {
     /// A stream that is not listed: for a look at a source (`probe`). End it with [`Stream::close`].
     pub fn unlisted(&self, config: StreamConfig) -> Result<Arc<Stream>, String> {
         let sources = config.sources.iter().map(|url| (self.open)(url)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Stream::start("probe".into(), config, sources, &self.tasks, &self.cancel))
+        Ok(Stream::start("probe".into(), config, sources, &self.dials, &self.tasks, &self.cancel))
     }
 
     /// Ends everything and waits for the tasks.

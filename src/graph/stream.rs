@@ -1,6 +1,7 @@
 //! A stream: a name, its sources, and who reads it.
 
 use super::consumer::{Consumer, ConsumerInfo, EndReason, OnEnd};
+use super::dials::Dials;
 use super::negotiate::{self, Wants};
 use super::producer::{Lease, Producer, State, supervise};
 use super::ring::Epoch;
@@ -122,6 +123,7 @@ impl Stream {
         name: String,
         config: StreamConfig,
         sources: Vec<Arc<dyn Source>>,
+        dials: &Arc<Dials>,
         tasks: &TaskTracker,
         cancel: &CancellationToken,
     ) -> Arc<Stream> {
@@ -130,11 +132,12 @@ impl Stream {
         let origin = Instant::now();
         let producers: Vec<_> = sources.into_iter().map(Producer::new).collect();
         for producer in &producers {
-            let supervisor = supervise(producer.clone(), name.clone(), config.linger, origin, cancel.clone());
+            let (producer, dials) = (producer.clone(), dials.clone());
+            let supervisor = supervise(producer, name.clone(), config.linger, origin, dials, cancel.clone());
             tasks.spawn(supervisor);
         }
         let warm =
-            if config.on_demand { Vec::new() } else { producers.iter().map(Producer::lease).collect() };
+            if config.on_demand { Vec::new() } else { producers.iter().map(Producer::keep_warm).collect() };
         Arc::new(Stream {
             name,
             config,

@@ -97,13 +97,14 @@ impl Source for Script {
 }
 
 struct Fixture {
+    dials: Arc<Dials>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
 
 impl Fixture {
     fn new() -> Fixture {
-        Fixture { tasks: TaskTracker::new(), cancel: CancellationToken::new() }
+        Fixture { dials: Arc::default(), tasks: TaskTracker::new(), cancel: CancellationToken::new() }
     }
 
     fn stream(&self, sources: &[&Arc<Script>]) -> Arc<Stream> {
@@ -113,7 +114,7 @@ impl Fixture {
 
     fn configured(&self, config: StreamConfig, sources: &[&Arc<Script>]) -> Arc<Stream> {
         let sources = sources.iter().map(|&source| source.clone() as Arc<dyn Source>).collect();
-        Stream::start("front".into(), config, sources, &self.tasks, &self.cancel)
+        Stream::start("front".into(), config, sources, &self.dials, &self.tasks, &self.cancel)
     }
 }
 
@@ -355,4 +356,31 @@ async fn a_warm_stream_runs_without_consumers() {
     stream.close();
     settle().await;
     assert_eq!(camera.running.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_cameras_are_dialled_one_after_another_and_who_waits_is_not_behind_them() {
+    let fixture = Fixture::new();
+    let dead = || Script::new([Run::Fail(unreachable())]);
+    let cameras: Vec<_> = (0..500).map(|_| dead()).collect();
+    let warm = || StreamConfig { on_demand: false, ..StreamConfig::new(vec!["test://camera".into()]) };
+    let streams: Vec<_> = cameras.iter().map(|camera| fixture.configured(warm(), &[camera])).collect();
+    let dialled = |camera: &Arc<Script>| camera.dials.load(Ordering::SeqCst);
+    let dials = || cameras.iter().map(dialled).sum::<usize>();
+    settle().await;
+    let (last, its_stream) = (cameras.last().unwrap(), streams.last().unwrap());
+    assert_eq!(dialled(last), 0, "it is behind all others");
+    let _viewer = its_stream.producers()[0].lease();
+    settle().await;
+    assert_eq!(dialled(last), 1, "somebody waits for it");
+
+    let mut before = 0;
+    for second in 0..60 {
+        settle().await;
+        let in_this_second = dials() - before;
+        assert!(in_this_second <= 90, "{in_this_second} dials in second {second}");
+        before = dials();
+        advance(Duration::from_secs(1)).await;
+    }
+    assert!(cameras.iter().all(|camera| dialled(camera) > 0), "all had their turn");
 }
