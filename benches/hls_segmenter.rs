@@ -5,7 +5,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
 use streamgate::consumers::hls::segmenter::{Input, Segmenter, Settings};
-use streamgate::consumers::hls::{Media, Window, WindowBounds};
+use streamgate::consumers::hls::{Window, WindowBounds};
+use streamgate::media::mp4::Media;
 use streamgate::media::{Codec, Kind, Params, Track};
 
 const SECONDS: u32 = 60;

@@ -5,7 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 use streamgate::consumers::hls::segmenter::{Event, Input, Segmenter, Settings};
-use streamgate::consumers::hls::{Media, Window, WindowBounds};
+use streamgate::consumers::hls::{Window, WindowBounds};
+use streamgate::media::mp4::Media;
 use streamgate::media::{Codec, Kind, Params, Track};
 
 /// A piece of the input: its length in one byte, then its bytes.

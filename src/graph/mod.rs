@@ -5,6 +5,7 @@
 pub mod consumer;
 pub mod convert;
 pub mod dials;
+pub mod frames;
 pub mod meter;
 pub mod negotiate;
 pub mod producer;
@@ -15,6 +16,7 @@ pub mod stream;
 pub mod writer;
 
 pub use consumer::{Consumer, ConsumerInfo, EndReason};
+pub use frames::FrameReader;
 pub use negotiate::Wants;
 pub use producer::{Lease, Producer, State, Status};
 pub use registry::{Change, Registry};

@@ -2,12 +2,7 @@
 //! May use `graph`, `media` and `config`. Knows nothing of HTTP: it gives texts and bytes.
 //! Must never keep a source running that nobody asks for, nor let one viewer's pace change what others get.
 
-mod audio;
-mod codecs;
 mod cutter;
-mod flac;
-mod fmp4;
-mod order;
 pub mod playlist;
 pub mod query;
 pub mod segmenter;
@@ -15,7 +10,6 @@ mod session;
 mod version;
 mod window;
 
-pub use codecs::Media;
 pub use version::Text;
 pub use window::{Bounds as WindowBounds, Window};
 

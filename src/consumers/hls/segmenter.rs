@@ -1,11 +1,9 @@
 //! From frames to parts: audio and video in one fragment, one timeline over all changes of the source.
 
-use super::audio::{AudioTrack, Unit};
-use super::codecs::Media;
 use super::cutter::{Cut, Cutter, Lengths, Picture};
-use super::fmp4::{Run, Sample, fragment, init_segment};
-use super::order::DecodeOrder;
 use crate::media::Kind;
+use crate::media::mp4::audio::Unit;
+use crate::media::mp4::{AudioTrack, DecodeOrder, Media, Run, Sample, fragment, init_segment};
 use bytes::Bytes;
 use std::time::Duration;
 

@@ -1,15 +1,12 @@
 //! One stream's segmenter at work: a task that reads frames and publishes playlists while somebody asks.
 
-use super::codecs::Media;
 use super::segmenter::{Event, Input, Segmenter, Settings};
 use super::version::Version;
 use super::window::{Bounds, Window};
 use super::{HlsError, Options};
-use crate::graph::convert::Frames;
-use crate::graph::{
-    Batch, ConnectError, ConsumerGuard, ConsumerInfo, Epoch, Feed, Lease, Reader, Selection, Stream, Wants,
-};
-use crate::media::{Codec, Frame, Kind, Track};
+use crate::graph::{ConnectError, ConsumerGuard, ConsumerInfo, FrameReader, Selection, Stream, Wants};
+use crate::media::mp4::Media;
+use crate::media::{Frame, Kind};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -183,74 +180,33 @@ impl Session {
     }
 }
 
-/// The frames of one or two sources, and what is made of them.
+/// The stream's frames, and what is made of them.
 struct Reading {
-    wants: Wants,
-    first: Option<Source>,
-    second: Option<Source>,
+    frames: FrameReader,
+    read: Vec<(Kind, Frame)>,
     segmenter: Segmenter,
-    frames: Vec<Frame>,
-    video: Option<Track>,
-    audio: Option<Track>,
     /// What the segmenter was told last.
     written: (Option<Media>, Option<Media>),
 }
 
-/// One source that is read.
-struct Source {
-    _lease: Lease,
-    /// The conversion to frames runs while this is held.
-    _frames: Arc<Frames>,
-    reader: Reader<Frame>,
-    /// Video or audio is taken from it.
-    kinds: Vec<Kind>,
-    epoch: Option<u64>,
-    /// Indices of the tracks that are taken.
-    tracks: Vec<(u8, Kind)>,
-}
-
-impl Source {
-    fn new(feed: Feed, kinds: Vec<Kind>) -> Source {
-        let frames = feed.lease.producer().frames();
-        let reader = Reader::new(frames.ring().from_entry());
-        Source { _lease: feed.lease, _frames: frames, reader, kinds, epoch: None, tracks: Vec::new() }
-    }
-}
-
 impl Reading {
     fn new(selection: Selection, wants: &Wants, options: &Options) -> Reading {
-        let track =
-            |feed: &Option<Feed>| feed.as_ref().and_then(|feed| feed.epoch.tracks.get(feed.track)).cloned();
-        let (video, audio) = (track(&selection.video), track(&selection.audio));
-        let (first, second) = match (selection.video, selection.audio) {
-            (Some(video), Some(audio)) if Arc::ptr_eq(video.lease.producer(), audio.lease.producer()) => {
-                (Some(Source::new(video, vec![Kind::Video, Kind::Audio])), None)
-            }
-            (video, audio) => (
-                video.map(|feed| Source::new(feed, vec![Kind::Video])),
-                audio.map(|feed| Source::new(feed, vec![Kind::Audio])),
-            ),
-        };
         let config = &options.config;
         let settings = Settings { part: config.part, segment: config.segment, target: config.target() };
         Reading {
-            wants: wants.clone(),
-            first,
-            second,
+            frames: FrameReader::new(selection, wants.clone()),
+            read: Vec::new(),
             segmenter: Segmenter::new(settings),
-            frames: Vec::new(),
-            video,
-            audio,
             written: (None, None),
         }
     }
 
     /// Tells the segmenter which tracks there are, once they are known.
     fn begin(&mut self, events: &mut Vec<Event>) {
-        let media = |track: &Option<Track>| track.as_ref().and_then(Media::of);
-        let now = (media(&self.video), media(&self.audio));
+        let (video, audio) = self.frames.tracks();
+        let now = (video.and_then(Media::of), audio.and_then(Media::of));
         // Pictures that can't be described yet are waited for.
-        if self.video.is_some() && now.0.is_none() {
+        if video.is_some() && now.0.is_none() {
             return;
         }
         if now != self.written {
@@ -261,57 +217,13 @@ impl Reading {
 
     /// Waits for frames and gives what becomes of them. Cancel-safe.
     async fn step(&mut self, events: &mut Vec<Event>) {
-        let frames = &mut self.frames;
-        let (batch, is_first) = match (&mut self.first, &mut self.second) {
-            (Some(first), None) => (first.reader.read(BATCH, frames).await, true),
-            (None, Some(second)) => (second.reader.read(BATCH, frames).await, false),
-            (Some(first), Some(second)) => {
-                // Two buffers are not needed: only one of the reads completes.
-                let mut other = Vec::new();
-                tokio::select! {
-                    batch = first.reader.read(BATCH, frames) => (batch, true),
-                    batch = second.reader.read(BATCH, &mut other) => {
-                        *frames = other;
-                        (batch, false)
-                    }
-                }
-            }
-            (None, None) => return std::future::pending().await,
-        };
-        self.take(&batch, is_first, events);
-    }
-
-    fn take(&mut self, batch: &Batch, is_first: bool, events: &mut Vec<Event>) {
-        let source = if is_first { &mut self.first } else { &mut self.second };
-        let Some(source) = source else { return };
-        if source.epoch != Some(batch.epoch.id) {
-            source.epoch = Some(batch.epoch.id);
-            source.tracks.clear();
-            for kind in source.kinds.clone() {
-                let found = find(&batch.epoch, self.wants.of(kind));
-                source.tracks.extend(found.as_ref().map(|(index, _)| (*index, kind)));
-                let track = found.map(|(_, track)| track.clone());
-                match kind {
-                    Kind::Video => self.video = track,
-                    Kind::Audio => self.audio = track,
-                }
-            }
+        if self.frames.read(BATCH, &mut self.read).await.is_some() {
             self.begin(events);
         }
-        let Some(source) = (if is_first { &self.first } else { &self.second }) else { return };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now_ms = i64::try_from(now.as_millis()).unwrap_or(0);
-        for frame in self.frames.drain(..) {
-            let Some((_, kind)) = source.tracks.iter().find(|(index, _)| *index == frame.track) else {
-                continue;
-            };
-            let Frame { time, keyframe, data, .. } = frame;
-            self.segmenter.push(Input { kind: *kind, time: time.0, keyframe, data, now_ms }, events);
+        for (kind, Frame { time, keyframe, data, .. }) in self.read.drain(..) {
+            self.segmenter.push(Input { kind, time: time.0, keyframe, data, now_ms }, events);
         }
     }
-}
-
-fn find<'a>(epoch: &'a Epoch, codecs: &[Codec]) -> Option<(u8, &'a Track)> {
-    let index = epoch.tracks.iter().position(|track| codecs.contains(&track.codec))?;
-    Some((u8::try_from(index).ok()?, epoch.tracks.get(index)?))
 }

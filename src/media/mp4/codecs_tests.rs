@@ -1,7 +1,7 @@
 //! Tests of [`super`].
 
 use super::*;
-use crate::consumers::hls::fmp4::init_segment;
+use crate::media::mp4::init_segment;
 use mp4_atom::{Decode, Encode, Ftyp, Moov};
 use std::sync::Arc;
 
