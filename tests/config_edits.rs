@@ -164,7 +164,8 @@ async fn without_a_file_the_first_edit_makes_one_and_the_demo_stays() {
     let made = put(&streamgate.url("/api/streams?name=front&src=rtsp://127.0.0.1:9/f"), "", "").await;
     ok(&made);
     assert!(made.header("streamgate-note").contains("streamgate.yaml"), "{:?}", made.headers);
-    assert!(streamgate.log().contains("configuration file created"));
+    let is_said = async || streamgate.log().contains("configuration file created");
+    eventually("it is said", Duration::from_secs(15), is_said).await;
     let names: Vec<_> = streams(&path).keys().filter_map(|name| name.as_str().map(str::to_owned)).collect();
     assert_eq!(names, ["demo", "front"]);
     let again = Streamgate::start(&["-c", path.to_str().unwrap()]);

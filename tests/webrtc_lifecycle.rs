@@ -267,18 +267,22 @@ async fn a_camera_that_is_down_is_waited_for_and_then_named() {
     let camera = ClipCamera::new("h264_main_g60", None);
     camera.orders.send_modify(|orders| orders.down = true);
     let options = Options { workers: 1, source_deadline: Duration::from_secs(4), ..Options::default() };
-    let router = Router::with(camera, options).await;
+    let router = Router::with(camera.clone(), options).await;
     let since = Instant::now();
     let error = router.offer(&offer(&["H264"], &[])).await.unwrap_err();
     assert_eq!(error, OfferError::Source(SourceError::Unreachable("the camera is down".into())));
     assert!(since.elapsed() > Duration::from_millis(2500));
-    let camera = router.camera.clone();
-    let late = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    router.stop().await;
+    let options = Options { workers: 1, source_deadline: DEADLINE, ..Options::default() };
+    let router = Router::with(camera.clone(), options).await;
+    let come_back = async {
+        let failed = async || router.stream.producers()[0].status().retries > 0;
+        eventually("the first dial has failed", DEADLINE, failed).await;
         camera.orders.send_modify(|orders| orders.down = false);
-    });
-    router.offer(&offer(&["H264"], &[])).await.expect("it came back in time");
-    late.await.unwrap();
+    };
+    let offered = offer(&["H264"], &[]);
+    let (answer, ()) = tokio::join!(router.offer(&offered), come_back);
+    answer.expect("it came back in time");
     router.stop().await;
 }
 
