@@ -12,7 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant as TokioInstant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant as TokioInstant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Where a source is in its life.
@@ -83,7 +83,7 @@ impl Producer {
         let idle = Status {
             state: State::Idle,
             since: SystemTime::now(),
-            last_error: None,
+            last_error: source.unsupported().map(|why| SourceError::Refused(why.to_owned())),
             retries: 0,
             described: false,
         };
@@ -135,6 +135,11 @@ impl Producer {
     /// The kind of source, e.g. `rtsp`.
     pub fn format_name(&self) -> &'static str {
         self.source.format_name()
+    }
+
+    /// Why it is never run; see [`Source::unsupported`].
+    pub fn unsupported(&self) -> Option<&str> {
+        self.source.unsupported()
     }
 
     /// State now.
@@ -271,14 +276,22 @@ impl Backoff {
     }
 }
 
-/// Resolves when nobody has held a lease for as long as `linger`.
-async fn unwanted(leases: &mut watch::Receiver<usize>, linger: Duration) {
+/// Resolves when nobody has held a lease for as long as `linger`, which may change meanwhile.
+async fn unwanted(leases: &mut watch::Receiver<usize>, linger: &mut watch::Receiver<Duration>) {
     loop {
         if leases.wait_for(|&leases| leases == 0).await.is_err() {
             return;
         }
-        if timeout(linger, leases.wait_for(|&leases| leases > 0)).await.is_err() {
-            return;
+        let since = TokioInstant::now();
+        loop {
+            let end = since + *linger.borrow_and_update();
+            tokio::select! {
+                outcome = timeout_at(end, leases.wait_for(|&leases| leases > 0)) => match outcome {
+                    Ok(_) => break,
+                    Err(_) => return,
+                },
+                Ok(()) = linger.changed() => {}
+            }
         }
     }
 }
@@ -287,7 +300,7 @@ async fn unwanted(leases: &mut watch::Receiver<usize>, linger: Duration) {
 pub async fn supervise(
     producer: Arc<Producer>,
     name: String,
-    linger: Duration,
+    mut linger: watch::Receiver<Duration>,
     origin: Instant,
     dials: Arc<Dials>,
     cancel: CancellationToken,
@@ -305,7 +318,7 @@ pub async fn supervise(
                 () = producer.poke.notified() => {}
                 () = dials.turn() => {}
             }
-            run_while_wanted(&producer, &name, linger, &mut leases, &mut writer, origin, &dials).await;
+            run_while_wanted(&producer, &name, &mut linger, &mut leases, &mut writer, origin, &dials).await;
             producer.packets.clear();
         }
     };
@@ -325,7 +338,7 @@ fn new_writer(producer: &Arc<Producer>, name: &str, origin: Instant) -> SourceWr
 async fn run_while_wanted(
     producer: &Arc<Producer>,
     name: &str,
-    linger: Duration,
+    linger: &mut watch::Receiver<Duration>,
     leases: &mut watch::Receiver<usize>,
     writer: &mut SourceWriter,
     origin: Instant,

@@ -28,8 +28,10 @@ pub struct Registry {
 pub enum Change {
     /// A stream of that name is new.
     Created,
-    /// The old one was ended, viewers included.
+    /// The old one was ended, viewers included: its sources are others, or its sound is.
     Replaced,
+    /// How long its sources run changed; they go on, and so do its viewers.
+    Adjusted,
     /// It was configured like this already; nothing was touched.
     Unchanged,
 }
@@ -47,12 +49,19 @@ impl Registry {
         })
     }
 
-    /// Creates or replaces a stream. Nothing changes if a source's URL can't be used.
+    /// Creates, adjusts or replaces a stream. Nothing changes if a source's URL can't be used.
     pub fn set(&self, name: &str, config: StreamConfig) -> Result<Change, String> {
         let _one_at_a_time = self.changes.lock();
         let old = self.get(name);
-        if old.as_ref().is_some_and(|old| *old.config() == config) {
-            return Ok(Change::Unchanged);
+        if let Some(old) = &old {
+            let was = old.config();
+            if *was == config {
+                return Ok(Change::Unchanged);
+            }
+            if was.sources == config.sources && was.audio == config.audio {
+                old.adjust(config);
+                return Ok(Change::Adjusted);
+            }
         }
         if old.is_none() && self.is_full() {
             return Err(format!("there are {MAX_STREAMS} streams already, that is the limit"));

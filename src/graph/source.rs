@@ -22,6 +22,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// The scheme's name as in go2rtc's `format_name`, e.g. `rtsp`.
     fn format_name(&self) -> &'static str;
+
+    /// Why nothing will ever come from it, where that is known beforehand: such a source is never run.
+    fn unsupported(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Makes a [`Source`] from the URL in the configuration. The one table of schemes is in `sources`; the graph is handed it.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::time::Instant as TokioInstant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,7 +24,8 @@ const AUDIO_PATIENCE: Duration = Duration::from_secs(2);
 /// A named stream.
 pub struct Stream {
     name: String,
-    config: StreamConfig,
+    config: Mutex<Arc<StreamConfig>>,
+    linger: watch::Sender<Duration>,
     producers: Vec<Arc<Producer>>,
     consumers: Mutex<Consumers>,
     cancel: CancellationToken,
@@ -131,21 +133,36 @@ impl Stream {
         // All sources of a stream share one timeline, so that sound of one fits pictures of another.
         let origin = Instant::now();
         let producers: Vec<_> = sources.into_iter().map(Producer::new).collect();
-        for producer in &producers {
-            let (producer, dials) = (producer.clone(), dials.clone());
-            let supervisor = supervise(producer, name.clone(), config.linger, origin, dials, cancel.clone());
+        let linger = watch::Sender::new(config.linger);
+        for producer in producers.iter().filter(|producer| producer.unsupported().is_none()) {
+            let (producer, linger, dials) = (producer.clone(), linger.subscribe(), dials.clone());
+            let supervisor = supervise(producer, name.clone(), linger, origin, dials, cancel.clone());
             tasks.spawn(supervisor);
         }
-        let warm =
-            if config.on_demand { Vec::new() } else { producers.iter().map(Producer::keep_warm).collect() };
-        Arc::new(Stream {
+        let stream = Stream {
             name,
-            config,
+            config: Mutex::new(Arc::new(config.clone())),
+            linger,
             producers,
             consumers: Mutex::default(),
             cancel,
-            warm: Mutex::new(warm),
-        })
+            warm: Mutex::default(),
+        };
+        stream.adjust(config);
+        Arc::new(stream)
+    }
+
+    /// Makes `config` the one in effect. Its sources and its sound must be what they were: those stay as they are, and
+    /// so do the viewers.
+    pub fn adjust(&self, config: StreamConfig) {
+        self.linger.send_replace(config.linger);
+        // The new leases first: a source that runs goes on.
+        let warm = match config.on_demand {
+            false if !self.cancel.is_cancelled() => self.producers.iter().map(Producer::keep_warm).collect(),
+            _ => Vec::new(),
+        };
+        *self.warm.lock() = warm;
+        *self.config.lock() = Arc::new(config);
     }
 
     /// The name it is found by.
@@ -154,8 +171,8 @@ impl Stream {
     }
 
     /// How it is configured.
-    pub fn config(&self) -> &StreamConfig {
-        &self.config
+    pub fn config(&self) -> Arc<StreamConfig> {
+        self.config.lock().clone()
     }
 
     /// Its sources, in the order of the configuration.
@@ -187,17 +204,30 @@ impl Stream {
         }
     }
 
+    /// Why nothing can come from any of its sources, where that is known beforehand.
+    fn unsupported(&self) -> Option<&str> {
+        let mut reasons = self.producers.iter().map(|producer| producer.unsupported());
+        let first = reasons.next()??;
+        reasons.all(|reason| reason.is_some()).then_some(first)
+    }
+
     async fn find(&self, wants: &Wants, deadline: TokioInstant) -> Result<Selection, ConnectError> {
+        if let Some(why) = self.unsupported() {
+            return Err(SourceError::Refused(why.to_owned()).into());
+        }
         let mut leases: Vec<Option<Lease>> = Vec::new();
         let mut known: Vec<Option<Arc<Epoch>>> = vec![None; self.producers.len()];
         let mut failures: Vec<Option<SourceError>> = vec![None; self.producers.len()];
-        let last = self.producers.len().saturating_sub(1);
+        let is_only = self.producers.iter().filter(|producer| producer.unsupported().is_none()).count() == 1;
         for (index, producer) in self.producers.iter().enumerate() {
+            if producer.unsupported().is_some() {
+                leases.push(None);
+                continue;
+            }
             leases.push(Some(producer.lease()));
             let has_video = self.choice(&known, wants).video.is_some();
             let limit = if has_video { deadline.min(TokioInstant::now() + AUDIO_PATIENCE) } else { deadline };
-            let patient = index == last && last == 0;
-            match producer.described(limit, patient).await {
+            match producer.described(limit, is_only).await {
                 Ok(epoch) => known[index] = Some(epoch),
                 Err(error) => failures[index] = Some(error),
             }
@@ -208,7 +238,7 @@ impl Stream {
         if self.choice(&known, wants) == negotiate::Choice::default() {
             // Nothing usable yet: those that failed may still come back.
             let mut waits: FuturesUnordered<_> = (0..self.producers.len())
-                .filter(|&index| last > 0 && failures[index].is_some())
+                .filter(|&index| !is_only && failures[index].is_some())
                 .map(|index| async move { (index, self.producers[index].described(deadline, true).await) })
                 .collect();
             while let Some((index, outcome)) = waits.next().await {
@@ -230,7 +260,7 @@ impl Stream {
     }
 
     fn wants(&self, wants: &Wants) -> Wants {
-        let audio = if self.config.audio { wants.audio.clone() } else { Vec::new() };
+        let audio = if self.config().audio { wants.audio.clone() } else { Vec::new() };
         Wants { video: wants.video.clone(), audio }
     }
 

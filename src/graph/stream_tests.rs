@@ -21,6 +21,7 @@ enum Run {
 
 struct Script {
     url: String,
+    unsupported: Option<&'static str>,
     runs: Mutex<VecDeque<Run>>,
     dials: AtomicUsize,
     running: AtomicUsize,
@@ -28,12 +29,17 @@ struct Script {
 
 impl Script {
     fn new(runs: impl IntoIterator<Item = Run>) -> Arc<Script> {
-        Arc::new(Script {
+        Arc::new(Script::plain(runs))
+    }
+
+    fn plain(runs: impl IntoIterator<Item = Run>) -> Script {
+        Script {
             url: "test://camera".into(),
+            unsupported: None,
             runs: Mutex::new(runs.into_iter().collect()),
             dials: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
-        })
+        }
     }
 }
 
@@ -93,6 +99,10 @@ impl Source for Script {
 
     fn format_name(&self) -> &'static str {
         "test"
+    }
+
+    fn unsupported(&self) -> Option<&str> {
+        self.unsupported
     }
 }
 
@@ -309,9 +319,17 @@ async fn removing_a_stream_ends_its_consumers_its_waiters_and_its_source() {
         .add_consumer(ConsumerInfo::default(), Box::new(move |reason| *told.lock() = Some(reason)))
         .unwrap();
 
-    assert_eq!(registry.set("front", config("test://silent")), Ok(Change::Replaced));
+    // Other options alone touch neither the source nor whoever watches.
+    let patient = StreamConfig { linger: Duration::from_secs(99), ..config("test://camera") };
+    assert_eq!(registry.set("front", patient.clone()), Ok(Change::Adjusted));
+    assert_eq!((stream.config().linger, *ended.lock()), (patient.linger, None));
+    let dials = camera.dials.load(Ordering::SeqCst);
+    assert_eq!(registry.set("front", StreamConfig { audio: false, ..patient }), Ok(Change::Replaced));
     settle().await;
     assert_eq!(*ended.lock(), Some(EndReason::StreamRemoved));
+    assert_eq!((dials, camera.running.load(Ordering::SeqCst)), (1, 0));
+    assert_eq!(registry.set("front", config("test://silent")), Ok(Change::Replaced));
+    settle().await;
     assert_eq!(camera.running.load(Ordering::SeqCst), 0);
     assert!(matches!(
         stream.add_consumer(ConsumerInfo::default(), Box::new(|_| ())),
@@ -383,4 +401,63 @@ async fn five_hundred_cameras_are_dialled_one_after_another_and_who_waits_is_not
         advance(Duration::from_secs(1)).await;
     }
     assert!(cameras.iter().all(|camera| dialled(camera) > 0), "all had their turn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn linger_and_on_demand_change_while_the_source_runs() {
+    let camera = Script::new([Run::Play(vec![Codec::Pcma], None)]);
+    let (fixture, config) = (Fixture::new(), StreamConfig::new(vec!["test://camera".into()]));
+    let stream = fixture.configured(config.clone(), &[&camera]);
+    let running = || camera.running.load(Ordering::SeqCst);
+    drop(stream.connect(&browser(), PATIENCE).await.unwrap());
+    advance(Duration::from_secs(5)).await;
+    stream.adjust(StreamConfig { linger: Duration::from_secs(60), ..config.clone() });
+    advance(Duration::from_secs(30)).await;
+    settle().await;
+    assert_eq!(running(), 1, "the longer linger counts");
+    stream.adjust(StreamConfig { linger: Duration::from_secs(1), ..config.clone() });
+    settle().await;
+    assert_eq!(running(), 0, "the shorter one is over already");
+    stream.adjust(StreamConfig { on_demand: false, ..config.clone() });
+    advance(Duration::from_secs(60)).await;
+    settle().await;
+    stream.adjust(StreamConfig { on_demand: false, linger: Duration::from_secs(2), ..config.clone() });
+    settle().await;
+    assert_eq!((running(), camera.dials.load(Ordering::SeqCst)), (1, 2), "it is kept running");
+    stream.adjust(config);
+    settle().await;
+    advance(Duration::from_secs(11)).await;
+    settle().await;
+    assert_eq!(running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_to_be_unsupported_is_never_run_and_never_waited_for() {
+    let camera = Script::new([Run::Play(vec![Codec::H264], None)]);
+    let never = Arc::new(Script { unsupported: Some("not here"), ..Script::plain([Run::Panic]) });
+    let fixture = Fixture::new();
+    let stream = fixture.stream(&[&never, &camera]);
+    let since = TokioInstant::now();
+    let selection = stream.connect(&browser(), PATIENCE).await.unwrap();
+    assert!(selection.video.is_some() && since.elapsed() < Duration::from_secs(1));
+    let wants = Wants { video: vec![Codec::H265], audio: vec![] };
+    let error = stream.connect(&wants, PATIENCE).await.err().unwrap();
+    assert!(matches!(&error, ConnectError::NoCommonCodec { .. }), "{error}");
+
+    let alone = fixture.configured(
+        StreamConfig { on_demand: false, ..StreamConfig::new(vec!["test://camera".into()]) },
+        &[&never],
+    );
+    let since = TokioInstant::now();
+    let error = alone.connect(&browser(), PATIENCE).await.err();
+    assert_eq!(error, Some(ConnectError::Source(SourceError::Refused("not here".into()))));
+    assert!(since.elapsed() < Duration::from_secs(1));
+    let status = alone.producers()[0].status();
+    assert_eq!(
+        (status.state, status.last_error),
+        (State::Idle, Some(SourceError::Refused("not here".into())))
+    );
+    advance(Duration::from_secs(60)).await;
+    settle().await;
+    assert_eq!(never.dials.load(Ordering::SeqCst), 0);
 }
