@@ -2,7 +2,7 @@
 
 use super::model::{Config, ListenAddress, Tls};
 use super::sections::{ApiReader, WebrtcReader};
-use super::seeds::{Context, Fill, Section};
+use super::seeds::{Context, Entry, Fill, Section};
 use super::streams::Streams;
 use serde::de::{DeserializeSeed, MapAccess};
 use std::fmt;
@@ -50,22 +50,23 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    /// A fault without a place. The message begins with the key and `: `, if it is at one.
+    pub fn new(message: impl Into<String>) -> Self {
         ConfigError { path: None, line: 0, column: 0, message: message.into() }
     }
 
     /// A stream that the text has, and that can't be run; `why` must not quote a source.
     pub fn at_stream(text: &str, name: &str, why: &str) -> Self {
-        let root = super::tree::read(text).unwrap_or_default();
-        let value = root.as_ref().and_then(|root| root.at(&["streams", name]));
-        let before = value.and_then(|value| text.get(..value.range.start));
-        let (line, column) = before.map_or((0, 0), |before| {
-            (
-                before.matches('\n').count() + 1,
-                before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
-            )
-        });
+        let (line, column) = place(text, &["streams", name]);
         ConfigError { path: None, line, column, message: format!("streams.{name}: {why}") }
+    }
+
+    /// The fault's place in `text`, which has its key.
+    #[must_use]
+    pub fn placed_in(self, text: &str) -> Self {
+        let path: Vec<&str> = self.key().split('.').collect();
+        let (line, column) = place(text, &path);
+        ConfigError { line, column, ..self }
     }
 
     /// The key the fault is at, e.g. `log.level` or `streams.front[0]`; empty if it is at none.
@@ -87,6 +88,15 @@ impl ConfigError {
         let message = message.replacen(&format!(" at line {line} column {column}"), "", 1);
         ConfigError { path: None, line, column, message: without_quoted_text(&message) }
     }
+}
+
+/// Line and column of the value at that path, from 1; 0 and 0 without one.
+fn place(text: &str, path: &[&str]) -> (usize, usize) {
+    let root = super::tree::read(text).unwrap_or_default();
+    let value = root.as_ref().and_then(|root| root.at(path));
+    value.and_then(|value| text.get(..value.range.start)).map_or((0, 0), |before| {
+        (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1)
+    })
 }
 
 /// Serde's own message quotes a text of the wrong type, which may be a source URL: takes it out.
@@ -244,18 +254,16 @@ impl Section for Reader {
         "yandex",
     ];
 
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error> {
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         match key {
-            "api" => map.next_value_seed(Fill { section: &mut ApiReader(self), context }),
-            "webrtc" => map.next_value_seed(Fill { section: &mut WebrtcReader(self), context }),
-            "hls" => map.next_value_seed(Fill { section: &mut self.config.hls, context }),
-            "streams" => map.next_value_seed(Streams { streams: &mut self.config.streams, context }),
-            _ => map.next_value_seed(Fill { section: &mut self.config.log, context }),
+            "api" => entry.section(&mut ApiReader(self)),
+            "webrtc" => entry.section(&mut WebrtcReader(self)),
+            "hls" => entry.section(&mut self.config.hls),
+            "streams" => {
+                let context = entry.context;
+                entry.seed(Streams { streams: &mut self.config.streams, context }).map(drop)
+            }
+            _ => entry.section(&mut self.config.log),
         }
     }
 }

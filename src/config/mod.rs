@@ -11,6 +11,7 @@ mod schema;
 mod secrets;
 mod sections;
 mod seeds;
+mod spelling;
 mod splice;
 mod store;
 mod streams;
@@ -21,9 +22,10 @@ pub use edit::{Edit, EditError, Edited, apply};
 pub use load::{ConfigError, Loaded, MAX_FILE_BYTES, USUAL_FILE, environment, find, load, parse};
 pub use model::{
     Api, Config, Filters, Hls, IceServer, ListenAddress, Log, LogFormat, LogLevel, StreamConfig, Tls, Webrtc,
-    check_source, check_stream_name, parse_duration,
+    check_source, check_stream_name, is_pem, parse_duration,
 };
 pub use overrides::{Overrides, needs_restart};
 pub use schema::schema;
 pub use secrets::{Mask, masked, unmasked, unmasked_value};
+pub use spelling::nearest;
 pub use store::{Stamp, Store, StoreError};

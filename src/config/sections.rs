@@ -2,7 +2,7 @@
 
 use super::load::Reader;
 use super::model::{Api, Filters, Hls, IceServer, ListenAddress, Log, LogLevel, Webrtc, parse_duration};
-use super::seeds::{Context, Fill, Optional, Section, Text, flag, list, not_empty, text, value};
+use super::seeds::{Context, Entry, Fill, Section, not_empty};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use std::time::Duration;
@@ -17,34 +17,26 @@ impl Section for ApiReader<'_> {
     const REFUSED: &'static [&'static str] =
         &["username", "password", "local_auth", "allow_paths", "read_only"];
 
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error> {
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         const LISTEN: &str = "an address such as :1984";
+        const PEM: &str = "PEM text or a path";
         let api: &mut Api = &mut self.0.config.api;
         match key {
-            "listen" => api.listen = value(map, context, LISTEN)?.unwrap_or_default(),
+            "listen" => api.listen = entry.parsed(LISTEN)?.unwrap_or_default(),
             "origin" => {
                 let read = |text: &str| match text {
                     "" => Ok(false),
                     "*" => Ok(true),
                     _ => Err("expected \"*\" (any site may watch) or \"\" (only pages from here)".to_owned()),
                 };
-                let seed = Text { context, expected: "\"*\" or \"\"", read };
-                api.any_origin = map.next_value_seed(Optional(seed))?.unwrap_or_default();
+                api.any_origin = entry.read("\"*\" or \"\"", read)?.unwrap_or_default();
             }
             "tls_listen" => {
                 let read = |text: &str| if text.is_empty() { Ok(None) } else { text.parse().map(Some) };
-                self.0.tls_listen =
-                    map.next_value_seed(Optional(Text { context, expected: LISTEN, read }))?.flatten();
+                self.0.tls_listen = entry.read(LISTEN, read)?.flatten();
             }
-            "tls_cert" => {
-                self.0.tls_cert = text(map, context, "PEM text or a path")?.filter(|t| !t.is_empty())
-            }
-            _ => self.0.tls_key = text(map, context, "PEM text or a path")?.filter(|t| !t.is_empty()),
+            "tls_cert" => self.0.tls_cert = entry.text(PEM)?.filter(|text| !text.is_empty()),
+            _ => self.0.tls_key = entry.text(PEM)?.filter(|text| !text.is_empty()),
         }
         Ok(())
     }
@@ -57,23 +49,19 @@ impl Section for WebrtcReader<'_> {
     const PATH: &'static str = "webrtc";
     const KEYS: &'static [&'static str] = &["listen", "candidates", "ice_servers", "filters"];
 
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error> {
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         let webrtc: &mut Webrtc = &mut self.0.config.webrtc;
         match key {
-            "listen" => self.0.webrtc_listen = text(map, context, "an address such as :1984")?,
+            "listen" => self.0.webrtc_listen = entry.text("an address such as :1984")?,
             "candidates" => {
                 let expected = "addresses such as 1.2.3.4:1984, home.example.org:1984, stun:1984";
-                webrtc.candidates = list(map, context, expected, candidate)?.unwrap_or_default();
+                webrtc.candidates = entry.list(expected, candidate)?.unwrap_or_default();
             }
             "ice_servers" => {
-                webrtc.ice_servers = map.next_value_seed(Optional(IceServers(context)))?.unwrap_or_default();
+                let servers = IceServers(entry.context);
+                webrtc.ice_servers = entry.seed(servers)?.unwrap_or_default();
             }
-            _ => map.next_value_seed(Fill { section: &mut webrtc.filters, context })?,
+            _ => entry.section(&mut webrtc.filters)?,
         }
         Ok(())
     }
@@ -94,26 +82,21 @@ impl Section for Filters {
     const KEYS: &'static [&'static str] = &["candidates", "interfaces", "ips", "loopback", "networks"];
     const IGNORED: &'static [&'static str] = &["udp_ports"];
 
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error> {
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         match key {
-            "candidates" => self.candidates = list(map, context, "a list of addresses", not_empty)?,
-            "interfaces" => self.interfaces = list(map, context, "a list of interface names", not_empty)?,
+            "candidates" => self.candidates = entry.list("a list of addresses", not_empty)?,
+            "interfaces" => self.interfaces = entry.list("a list of interface names", not_empty)?,
             "ips" => {
                 let read = |text: &str| text.parse().map_err(|_| format!("{text:?} is no IP address"));
-                self.ips = list(map, context, "a list of IP addresses", read)?;
+                self.ips = entry.list("a list of IP addresses", read)?;
             }
-            "loopback" => self.loopback = flag(map, context)?,
+            "loopback" => self.loopback = entry.flag()?,
             _ => {
                 let read = |text: &str| match text {
                     "udp4" | "udp6" | "tcp4" | "tcp6" => Ok(text.to_owned()),
                     _ => Err(format!("{text:?} is no network: expected udp4, udp6, tcp4 or tcp6")),
                 };
-                self.networks = list(map, context, "a list of udp4, udp6, tcp4, tcp6", read)?;
+                self.networks = entry.list("a list of udp4, udp6, tcp4, tcp6", read)?;
             }
         }
         Ok(())
@@ -158,12 +141,7 @@ impl Section for IceServer {
     const PATH: &'static str = "webrtc.ice_servers";
     const KEYS: &'static [&'static str] = &["urls", "username", "credential"];
 
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error> {
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         match key {
             "urls" => {
                 let read = |text: &str| match text.split_once(':') {
@@ -172,10 +150,10 @@ impl Section for IceServer {
                     }
                     _ => Err("expected stun:host:port or turn:host:port".to_owned()),
                 };
-                self.urls = list(map, context, "a list of stun: and turn: URLs", read)?.unwrap_or_default();
+                self.urls = entry.list("a list of stun: and turn: URLs", read)?.unwrap_or_default();
             }
-            "username" => self.username = text(map, context, "a user name")?.unwrap_or_default(),
-            _ => self.credential = text(map, context, "a password")?.unwrap_or_default(),
+            "username" => self.username = entry.text("a user name")?.unwrap_or_default(),
+            _ => self.credential = entry.text("a password")?.unwrap_or_default(),
         }
         Ok(())
     }
@@ -185,25 +163,19 @@ impl Section for Hls {
     const PATH: &'static str = "hls";
     const KEYS: &'static [&'static str] = &["part", "segment", "window", "linger"];
 
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error> {
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         let usual = Hls::default();
         match key {
-            "part" => self.part = length(map, context, (100, 2_000))?.unwrap_or(usual.part),
-            "segment" => self.segment = length(map, context, (1_000, 30_000))?.unwrap_or(usual.segment),
+            "part" => self.part = length(entry, (100, 2_000))?.unwrap_or(usual.part),
+            "segment" => self.segment = length(entry, (1_000, 30_000))?.unwrap_or(usual.segment),
             "window" => {
                 let read = |text: &str| match text.parse() {
                     Ok(segments @ 3..=200) => Ok(segments),
                     _ => Err(format!("{text:?} is no number of segments: expected 3 to 200")),
                 };
-                let seed = Text { context, expected: "a number of segments, 3 to 200", read };
-                self.window = map.next_value_seed(Optional(seed))?.unwrap_or(usual.window);
+                self.window = entry.read("a number of segments, 3 to 200", read)?.unwrap_or(usual.window);
             }
-            _ => self.linger = length(map, context, (1_000, 86_400_000))?.unwrap_or(usual.linger),
+            _ => self.linger = length(entry, (1_000, 86_400_000))?.unwrap_or(usual.linger),
         }
         Ok(())
     }
@@ -211,18 +183,16 @@ impl Section for Hls {
 
 /// A duration within bounds, in milliseconds.
 fn length<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    context: &Context,
+    entry: Entry<'_, A>,
     (least, most): (u64, u64),
 ) -> Result<Option<Duration>, A::Error> {
-    let read = move |text: &str| {
+    entry.read("a duration such as 200ms or 2s", |text| {
         let duration = parse_duration(text)?;
         let bounds = Duration::from_millis(least)..=Duration::from_millis(most);
         bounds.contains(&duration).then_some(duration).ok_or_else(|| {
             format!("{text:?} is out of bounds: expected {:?} to {:?}", bounds.start(), bounds.end())
         })
-    };
-    map.next_value_seed(Optional(Text { context, expected: "a duration such as 200ms or 2s", read }))
+    })
 }
 
 impl Section for Log {
@@ -250,18 +220,13 @@ impl Section for Log {
         "webtorrent",
     ];
 
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error> {
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         const LEVEL: &str = "a level: trace, debug, info, warn, error or off";
         match key {
-            "level" => self.level = value(map, context, LEVEL)?.unwrap_or_default(),
-            "format" => self.format = value(map, context, "auto, color, text or json")?.unwrap_or_default(),
+            "level" => self.level = entry.parsed(LEVEL)?.unwrap_or_default(),
+            "format" => self.format = entry.parsed("auto, color, text or json")?.unwrap_or_default(),
             module => {
-                if let Some(level) = value::<LogLevel, A>(map, context, LEVEL)? {
+                if let Some(level) = entry.parsed::<LogLevel>(LEVEL)? {
                     self.modules.push((module.to_owned(), level));
                 }
             }

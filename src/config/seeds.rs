@@ -1,6 +1,7 @@
 //! Small typed readers for YAML nodes. Each checks inside the parser, so that an error knows its line and column.
 
 use super::environment;
+use super::spelling::nearest;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -163,12 +164,64 @@ pub(super) trait Section: Sized {
     const REFUSED: &'static [&'static str] = &[];
 
     /// Reads the value of one of [`Section::KEYS`].
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error>;
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error>;
+}
+
+/// A key's value that is to be read. Nothing (`key:`, `key: null`) is `None`.
+pub(super) struct Entry<'a, A> {
+    map: &'a mut A,
+    pub(super) context: &'a Context<'a>,
+}
+
+impl<'de, A: MapAccess<'de>> Entry<'_, A> {
+    /// By a seed of its own.
+    pub(super) fn seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<Option<S::Value>, A::Error> {
+        self.map.next_value_seed(Optional(seed))
+    }
+
+    /// What `read` makes of a text. `expected` says in words what is expected, for a node of another type.
+    pub(super) fn read<T>(
+        self,
+        expected: &'static str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, A::Error> {
+        let context = self.context;
+        self.seed(Text { context, expected, read })
+    }
+
+    pub(super) fn parsed<T: FromStr<Err = String>>(
+        self,
+        expected: &'static str,
+    ) -> Result<Option<T>, A::Error> {
+        self.read(expected, str::parse)
+    }
+
+    pub(super) fn text(self, expected: &'static str) -> Result<Option<String>, A::Error> {
+        self.read(expected, |text| Ok(text.to_owned()))
+    }
+
+    pub(super) fn flag(self) -> Result<Option<bool>, A::Error> {
+        self.read("true or false", |text| match text {
+            "true" | "yes" | "on" => Ok(true),
+            "false" | "no" | "off" => Ok(false),
+            _ => Err("expected true or false".to_owned()),
+        })
+    }
+
+    /// A list; one value alone is a list of one.
+    pub(super) fn list<T>(
+        self,
+        expected: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<Vec<T>>, A::Error> {
+        let context = self.context;
+        self.seed(List { context, expected, read })
+    }
+
+    /// A mapping within this one.
+    pub(super) fn section(self, section: &mut impl Section) -> Result<(), A::Error> {
+        self.map.next_value_seed(Fill { section, context: self.context })
+    }
 }
 
 /// Fills a section in place.
@@ -210,7 +263,7 @@ impl<'de, S: Section> Visitor<'de> for Fill<'_, '_, '_, S> {
                 let path = S::PATH;
                 self.context.warn(format!("{path}{dot}{key} is not supported and has no effect"));
             } else {
-                self.section.set(&key, &mut map, self.context)?;
+                self.section.set(&key, Entry { map: &mut map, context: self.context })?;
             }
         }
         Ok(())
@@ -229,12 +282,9 @@ fn known_key<S: Section>(key: &str) -> Result<(), String> {
         ));
     }
     let expected = S::KEYS.join(", ");
-    let nearest = S::KEYS.iter().chain(S::IGNORED).map(|known| (distance(key, known), *known)).min();
-    Err(match nearest {
-        Some((distance, known)) if distance <= 2 && distance * 2 <= known.len() => {
-            format!("unknown key {key:?}, did you mean {known:?}? Expected one of {expected}")
-        }
-        _ => format!("unknown key {key:?}, expected one of {expected}"),
+    Err(match nearest(key, S::KEYS.iter().chain(S::IGNORED).copied()) {
+        Some(known) => format!("unknown key {key:?}, did you mean {known:?}? Expected one of {expected}"),
+        None => format!("unknown key {key:?}, expected one of {expected}"),
     })
 }
 
@@ -268,77 +318,6 @@ impl<'de, F: Fn(&str) -> Result<(), String>> Visitor<'de> for Key<'_, F> {
     }
 }
 
-/// Levenshtein distance in characters, of at most 64 characters each.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().take(64).enumerate() {
-        let mut next = vec![i + 1];
-        let mut left = i + 1;
-        for ((cb, above_left), above) in b.iter().zip(&row).zip(row.iter().skip(1)) {
-            left = (above_left + usize::from(ca != *cb)).min(above + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-/// Reads an optional value that has a `FromStr`.
-pub(super) fn value<'de, T: FromStr<Err = String>, A: MapAccess<'de>>(
-    map: &mut A,
-    context: &Context,
-    expected: &'static str,
-) -> Result<Option<T>, A::Error> {
-    map.next_value_seed(Optional(Text { context, expected, read: |text: &str| text.parse() }))
-}
-
-pub(super) fn text<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    context: &Context,
-    expected: &'static str,
-) -> Result<Option<String>, A::Error> {
-    map.next_value_seed(Optional(Text { context, expected, read: |text: &str| Ok(text.to_owned()) }))
-}
-
-pub(super) fn flag<'de, A: MapAccess<'de>>(map: &mut A, context: &Context) -> Result<Option<bool>, A::Error> {
-    let read = |text: &str| match text {
-        "true" | "yes" | "on" => Ok(true),
-        "false" | "no" | "off" => Ok(false),
-        _ => Err("expected true or false".to_owned()),
-    };
-    map.next_value_seed(Optional(Text { context, expected: "true or false", read }))
-}
-
-pub(super) fn list<'de, T, A: MapAccess<'de>>(
-    map: &mut A,
-    context: &Context,
-    expected: &'static str,
-    read: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<Vec<T>>, A::Error> {
-    map.next_value_seed(Optional(List { context, expected, read }))
-}
-
 pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.trim().to_owned()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::distance;
-
-    #[test]
-    fn edit_distance_counts_changes() {
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("listen", "listne", 2),
-            ("lisen", "listen", 1),
-            ("금곡", "금", 1),
-            ("kitten", "sitting", 3),
-        ] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
-            assert_eq!(distance(b, a), expected, "{b} {a}");
-        }
-    }
 }

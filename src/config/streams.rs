@@ -1,7 +1,7 @@
 //! Reads the section `streams`: a URL, a list of URLs or a mapping for each name.
 
 use super::model::{StreamConfig, check_source, check_stream_name, parse_duration};
-use super::seeds::{Context, Fill, Key, List, Optional, Section, Text, flag, list};
+use super::seeds::{Context, Entry, Fill, Key, List, Optional, Section};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
@@ -19,7 +19,7 @@ impl<'de> DeserializeSeed<'de> for Streams<'_, '_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        deserializer.deserialize_map(self)
     }
 }
 
@@ -28,14 +28,6 @@ impl<'de> Visitor<'de> for Streams<'_, '_, '_> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a mapping of stream names to source URLs")
-    }
-
-    fn visit_none<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -125,22 +117,16 @@ impl Section for StreamConfig {
     const PATH: &'static str = "streams.*";
     const KEYS: &'static [&'static str] = &["sources", "on_demand", "linger", "audio"];
 
-    fn set<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-        context: &Context,
-    ) -> Result<(), A::Error> {
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         match key {
             "sources" => {
-                self.sources =
-                    list(map, context, "a source URL or a list of them", source)?.unwrap_or_default()
+                self.sources = entry.list("a source URL or a list of them", source)?.unwrap_or_default()
             }
-            "on_demand" => self.on_demand = flag(map, context)?.unwrap_or(true),
-            "audio" => self.audio = flag(map, context)?.unwrap_or(true),
+            "on_demand" => self.on_demand = entry.flag()?.unwrap_or(true),
+            "audio" => self.audio = entry.flag()?.unwrap_or(true),
             _ => {
-                let seed = Text { context, expected: "a duration such as 10s", read: parse_duration };
-                self.linger = map.next_value_seed(Optional(seed))?.unwrap_or(StreamConfig::DEFAULT_LINGER);
+                let read = entry.read("a duration such as 10s", parse_duration)?;
+                self.linger = read.unwrap_or(StreamConfig::DEFAULT_LINGER);
             }
         }
         Ok(())

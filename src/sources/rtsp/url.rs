@@ -72,14 +72,8 @@ impl RtspUrl {
     pub fn parse(text: &str) -> Result<RtspUrl, String> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").ok_or("not a URL: expected rtsp://host/path")?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "rtsp" => {}
-            "rtsps" | "rtspx" => {
-                return Err(format!(
-                    "{scheme}:// (RTSP over TLS) is not supported yet: use rtsp:// if the camera offers it"
-                ));
-            }
-            _ => return Err(format!("scheme {scheme:?} is not RTSP: expected rtsp://host/path")),
+        if !scheme.eq_ignore_ascii_case("rtsp") {
+            return Err(format!("scheme {scheme:?} is not RTSP: expected rtsp://host/path"));
         }
         let (address, options) = rest.split_once('#').unwrap_or((rest, ""));
         if options.contains('@') {
@@ -432,8 +426,7 @@ mod tests {
 
     #[test]
     fn other_schemes_and_broken_urls_are_refused_in_words() {
-        assert!(error("rtsps://h/x").contains("not supported yet"));
-        assert!(error("rtspx://h/x").contains("not supported yet"));
+        assert!(error("rtsps://h/x").contains("is not RTSP"));
         assert!(error("http://h/x").contains("rtsp://host/path"));
         assert!(error("h/x").contains("rtsp://host/path"));
         assert!(error("rtsp:///x").contains("host is missing"));
