@@ -1,6 +1,9 @@
 //! The one struct that ties registry, configuration, consumers and server together.
 
+mod settings;
 mod watch;
+
+pub use settings::log_format;
 
 use crate::api::live::Live;
 use crate::api::{self, Api, Info};
@@ -8,11 +11,14 @@ use crate::config::{self, Config, Overrides, Store};
 use crate::consumers::hls::{self, Hls};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
 use crate::graph::{OpenSource, Registry};
-use crate::server::tls::{self, TlsError};
+use crate::server::tls::TlsError;
 use crate::server::{BindError, Datagram, IceTcp, OnDatagram, Replayed, Server, UdpPort, auth};
 use crate::sources;
+use crate::telemetry::log;
+use settings::{Certificate, Running};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +71,8 @@ pub struct Setup {
     pub text: String,
     /// What beats the file.
     pub overrides: Overrides,
+    /// Logging, as `config` says.
+    pub log: log::Control,
 }
 
 /// Everything, bound and ready to run.
@@ -74,7 +82,7 @@ pub struct App {
     webrtc: Arc<WebRtc>,
     hls: Arc<Hls>,
     api: Arc<Api>,
-    any_origin: bool,
+    any_origin: Arc<AtomicBool>,
 }
 
 impl App {
@@ -84,12 +92,11 @@ impl App {
     /// The port is taken, or the configuration names something that can't be used. One bad source is enough: a typo is
     /// found at once by whoever starts the program, not by who misses a camera later.
     pub async fn start(setup: Setup) -> Result<App, StartError> {
-        let Setup { config, store, text, overrides } = setup;
+        let Setup { config, store, text, overrides, log } = setup;
         let config_path = if store.exists() { store.named().display().to_string() } else { String::new() };
-        let tls = config.api.tls.as_ref();
-        let tls = tls.map(|files| tls::server_config(&files.cert, &files.key)).transpose()?;
-        let has_tls = tls.is_some();
-        let server = Server::bind(&config.api.listen).await?.with_tls(tls);
+        let tls = config.api.tls.as_ref().map(settings::read).transpose()?;
+        let server = Server::bind(&config.api.listen).await?;
+        let certificate = Certificate::new(server.tls(), tls);
         let local = server.local_addr();
 
         let open: OpenSource = Arc::new(sources::open);
@@ -106,8 +113,15 @@ impl App {
             source_deadline: PATIENCE,
             ..hls::Options::default()
         });
-        let any_origin = config.api.any_origin;
-        let live = Live::start(registry.clone(), open, store, text, config, overrides)
+        let any_origin = Arc::new(AtomicBool::new(config.api.any_origin));
+        let running = Running {
+            log,
+            webrtc: webrtc.clone(),
+            hls: hls.clone(),
+            any_origin: any_origin.clone(),
+            certificate,
+        };
+        let live = Live::start(registry.clone(), open, Box::new(running), store, text, config, overrides)
             .map_err(|(name, why)| StartError::Stream { name, why })?;
         let api = Arc::new(Api {
             registry: registry.clone(),
@@ -118,7 +132,6 @@ impl App {
                 revision: REVISION,
                 config_path,
                 listen: local.to_string(),
-                tls: has_tls,
                 started: Instant::now(),
             },
             schemes: sources::SCHEMES,

@@ -6,9 +6,12 @@ mod watching;
 mod webrtc_client;
 
 use common::{Streamgate, eventually, get, get_json, patch, post, put, request};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
-use watching::watch;
+use watching::{offer, watch};
 use webrtc_client::ViewerOptions;
 
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -65,6 +68,20 @@ async fn viewers_of_unchanged_streams_keep_watching_through_every_kind_of_change
     eventually("the edited file is applied", DEADLINE, async || has_stream(&streamgate, "hand").await).await;
     assert!(!has_stream(&streamgate, "new").await, "what is not in the file has ended");
     more("pictures after the edit by hand").await;
+    // How long the watched stream's source runs, and all that is no stream.
+    let options = json!({"linger": "1m", "on_demand": false}).to_string();
+    assert_eq!(patch(&streamgate.url("/api/streams/cam"), JSON, options).await.status, 200);
+    let cam = get_json(&streamgate.url("/api/streams/cam")).await;
+    assert_eq!(
+        (&cam["linger"], &cam["on_demand"], &cam["viewers"]),
+        (&json!("60s"), &json!(false), &json!(1))
+    );
+    more("pictures after other options").await;
+    let settings = "\
+        hls: {part: 500ms}\nlog: {level: warn}\napi: {origin: '*'}\n\
+        webrtc: {candidates: ['192.0.2.1:7'], filters: {networks: [udp4]}, ice_servers: null}\n";
+    assert_eq!(patch(&streamgate.url("/api/config"), YAML, settings).await.status, 200);
+    more("pictures after other settings").await;
     // Whoever watches a stream that is removed is ended.
     write(&streamgate, "streams: {other: 'rtsp://127.0.0.1:9/o'}\n");
     eventually("the viewer is ended", DEADLINE, async || viewer.is_closed() || viewer.is_gone()).await;
@@ -184,12 +201,7 @@ async fn changes_of_the_whole_are_checked_first_and_name_what_needs_a_restart() 
         "api: {origin: '*'}\nlog: {level: debug}\nwebrtc: {ice_servers: [{urls: 'stun:s'}]}\n",
     )
     .await;
-    assert_eq!(
-        (reply.status, &reply.json()["restart_required"]),
-        (200, &json!(["api.origin", "log"])),
-        "{}",
-        reply.text()
-    );
+    assert_eq!((reply.status, &reply.json()["restart_required"]), (200, &json!([])), "{}", reply.text());
     assert_eq!(get_json(&streamgate.url("/api/ice")).await["ice_servers"][0]["urls"], json!(["stun:s"]));
     assert!(read(&streamgate).starts_with(TEXT.split("webrtc").next().unwrap()), "{}", read(&streamgate));
     assert_eq!(patch(&url, JSON, "no json").await.status, 400);
@@ -202,4 +214,130 @@ async fn changes_of_the_whole_are_checked_first_and_name_what_needs_a_restart() 
             assert_eq!(request(method, &url, headers, "").await.status, 403, "{method} {headers:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_in_effect_for_whoever_comes_next() {
+    let streamgate = Streamgate::with_config("streams: {a: 'demo:', b: 'demo:'}\n");
+    let change = async |body: &str| {
+        let reply = patch(&streamgate.url("/api/config"), YAML, body).await;
+        assert_eq!((reply.status, &reply.json()["restart_required"]), (200, &json!([])), "{}", reply.text());
+    };
+    let sdp = async || offer(&streamgate, "a", ViewerOptions::default()).await.1.text();
+    assert!(sdp().await.contains(" tcp ") && !sdp().await.contains("192.0.2.1"));
+    change("webrtc: {candidates: ['192.0.2.1:7'], filters: {networks: [udp4]}}").await;
+    let answer = sdp().await;
+    assert!(answer.contains(" 192.0.2.1 7 ") && !answer.contains(" tcp "), "{answer}");
+
+    let origin = async || {
+        let reply = get(&streamgate.url("/api/streams")).await;
+        reply.header("access-control-allow-origin").to_owned()
+    };
+    assert_eq!(origin().await, "");
+    change("api: {origin: '*'}").await;
+    assert_eq!(origin().await, "*");
+
+    // A playlist that is being played keeps its lengths.
+    let media = async |name: &str| {
+        let reply = get(&streamgate.url(&format!("/hls/{name}/index.m3u8"))).await;
+        let path = reply.text().lines().last().unwrap().to_owned();
+        streamgate.url(&format!("/hls/{name}/{path}"))
+    };
+    let part = async |url: &str| {
+        let text = get(url).await.text();
+        let line = text.lines().find(|line| line.starts_with("#EXT-X-PART-INF")).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{text}"))
+    };
+    let running = media("a").await;
+    let before = part(&running).await;
+    change("hls: {part: 500ms}").await;
+    let new = media("b").await;
+    assert_eq!((part(&running).await, media("a").await), (before.clone(), running));
+    assert_ne!(part(&new).await, before);
+    assert!(part(&new).await.contains("=0.5"), "{}", part(&new).await);
+
+    assert!(!streamgate.log().contains("DEBUG"));
+    change("log: {level: warn, server: debug}").await;
+    let refused = request("GET", &streamgate.url("/api/config"), &[("host", "evil.example")], "").await;
+    assert_eq!(refused.status, 403);
+    eventually("the module's level counts", DEADLINE, async || streamgate.log().contains("DEBUG")).await;
+    change("log: {level: info, format: json}").await;
+    eventually("lines are JSON", DEADLINE, async || {
+        let log = streamgate.log();
+        let last = log.lines().last().unwrap();
+        serde_json::from_str::<serde_json::Value>(last).is_ok_and(|line| line["level"] == "INFO")
+    })
+    .await;
+    // Another port needs a restart; a flag beats the file here, so nothing has changed.
+    change("api: {listen: ':1'}").await;
+}
+
+/// A certificate for `localhost` and its key.
+fn certificate() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// Whether the server proves that it has this certificate.
+async fn has_certificate(streamgate: &Streamgate, cert: &str) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", streamgate.port)).await.unwrap();
+    let handshake = connector.connect("localhost".try_into().unwrap(), stream);
+    tokio::time::timeout(DEADLINE, handshake).await.expect("an answer in time").is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_used_at_once_and_a_bad_one_never() {
+    let streamgate = Streamgate::with_config(TEXT);
+    let url = streamgate.url("/api/config");
+    let viewer = watch(&streamgate, "cam", ViewerOptions::default()).await;
+    let (cert, key) = certificate();
+    let files = |cert: &str, key: &str| {
+        std::fs::write(streamgate.folder().join("cert.pem"), cert).unwrap();
+        std::fs::write(streamgate.folder().join("key.pem"), key).unwrap();
+    };
+    // Not there yet: the file that names them waits until they are.
+    let named = format!("api:\n  tls_cert: cert.pem\n  tls_key: key.pem\n{TEXT}");
+    let refused = post(&url, YAML, named.clone()).await;
+    let json = refused.json();
+    assert_eq!(
+        (refused.status, &json["line"], &json["key"]),
+        (422, &json!(2), &json!("api.tls_cert")),
+        "{json}"
+    );
+    assert!(json["detail"].as_str().unwrap().contains("cannot be read"), "{json}");
+    assert!(!has_certificate(&streamgate, &cert).await);
+    write(&streamgate, &named);
+    eventually("it is refused", DEADLINE, async || streamgate.log().contains("streamgate.yaml:2:13")).await;
+    files(&cert, &key);
+    eventually("HTTPS is spoken", DEADLINE, async || has_certificate(&streamgate, &cert).await).await;
+    let status = get_json(&streamgate.url("/api")).await;
+    assert!(status["listeners"][0]["protocols"].as_array().unwrap().contains(&json!("https")), "{status}");
+
+    // Renewed on the disk; half of it at first.
+    let (renewed, renewed_key) = certificate();
+    files(&renewed, &key);
+    eventually("the pair is refused", DEADLINE, async || {
+        streamgate.log().contains("the certificate in use stays")
+    })
+    .await;
+    assert!(has_certificate(&streamgate, &cert).await);
+    let edit = put(&streamgate.url("/api/streams?name=x&src=rtsp://127.0.0.1:9/x"), "", "").await;
+    assert_eq!(edit.status, 200, "streams change all the same: {}", edit.text());
+    files(&renewed, &renewed_key);
+    streamgate.signal("HUP");
+    eventually("the new one is used", DEADLINE, async || has_certificate(&streamgate, &renewed).await).await;
+    assert!(!has_certificate(&streamgate, &cert).await);
+    assert_eq!(patch(&url, JSON, r#"{"api": {"tls_cert": null, "tls_key": null}}"#).await.status, 200);
+    assert!(!has_certificate(&streamgate, &renewed).await);
+
+    let before = viewer.video().len();
+    eventually("the viewer watches on", DEADLINE, async || viewer.video().len() > before + 20).await;
+    assert_eq!(streamgate.log().matches("in use stays").count(), 1, "each mistake is told once");
 }

@@ -235,3 +235,30 @@ async fn deleting_a_running_stream_ends_the_cameras_connection() {
     assert_eq!(delete(&url).await.status, 200);
     eventually("the camera is left", Duration::from_secs(3), async || camera.clients() == 0).await;
 }
+
+#[tokio::test]
+async fn what_only_go2rtc_can_play_is_taken_with_a_note_and_says_so() {
+    let streamgate = Streamgate::with_config("streams: {}\n");
+    let url = |path: &str| streamgate.url(path);
+    // As Home Assistant does: the camera, and its sound transcoded by ffmpeg.
+    let both = "/api/streams?name=cam&src=demo:&src=ffmpeg%3Acam%23audio%3Dopus%26query%3Dlog_level%3Ddebug";
+    let reply = put(&url(both), "", "").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(reply.header("streamgate-note").starts_with("source 2: ffmpeg: "), "{:?}", reply.headers);
+    let file = std::fs::read_to_string(streamgate.folder().join("streamgate.yaml")).unwrap();
+    assert!(file.contains("ffmpeg:cam#audio=opus&query=log_level=debug"), "{file}");
+    let probe = get_json(&url("/api/streams?src=cam&video")).await;
+    assert_eq!((&probe["video_codec"], &probe["last_error"]), (&json!("h264"), &Value::Null), "{probe}");
+    assert_eq!(probe["producers"][1]["state"], "idle", "{probe}");
+
+    let body = json!({"sources": "tapo://hunter2@127.0.0.1:9"}).to_string();
+    let alone = put(&url("/api/streams/tapo"), JSON, body).await;
+    assert_eq!((alone.status, &alone.json()["state"]), (201, &json!("idle")), "{}", alone.text());
+    assert!(alone.json()["last_error"].as_str().unwrap().contains("tapo: is not supported"));
+    assert!(!alone.text().contains("hunter2"), "{}", alone.text());
+    let started = Instant::now();
+    let probe = get(&url("/api/streams?src=tapo&video")).await;
+    check_error(&probe, 502, "tapo: is not supported", "probe");
+    assert!(started.elapsed() < Duration::from_secs(8), "nobody waits for it: {:?}", started.elapsed());
+    check_error(&put(&url("/api/streams?name=x&src=rtps://h/x"), "", "").await, 400, "did you mean", "typo");
+}

@@ -2,7 +2,7 @@
 
 use crate::config::{
     self, Config, ConfigError, Edit, EditError, Edited, IceServer, Loaded, Overrides, Stamp, Store,
-    StoreError, StreamConfig,
+    StoreError, StreamConfig, Tls,
 };
 use crate::graph::{Change, OpenSource, Registry};
 use crate::telemetry::mask;
@@ -12,15 +12,20 @@ use serde_yaml::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The configuration, its file, and the streams that run by it.
+/// Most sources without effect that are named.
+const MAX_WARNINGS: usize = 100;
+
+/// The configuration, its file, and what runs by it.
 pub struct Live {
     registry: Arc<Registry>,
     open: OpenSource,
+    settings: Box<dyn Settings>,
     store: Store,
     overrides: Overrides,
     /// With this the process was started.
-    started: Config,
-    ice_servers: RwLock<Vec<IceServer>>,
+    started: Arc<Config>,
+    /// For readers that must not wait for a change to be on the disk.
+    current: RwLock<Arc<Config>>,
     state: Mutex<State>,
 }
 
@@ -28,9 +33,34 @@ struct State {
     /// The file's text that is in effect.
     text: String,
     /// What that text and the overrides make.
-    config: Config,
+    config: Arc<Config>,
     /// What the file says by now, and why that is not in effect.
     refused: Option<(String, ConfigError)>,
+    /// The certificate that the file names by now, in effect or not.
+    tls: Option<Tls>,
+}
+
+/// What runs by the configuration, but for the streams.
+pub trait Settings: Send + Sync {
+    /// Checks what differs between `running` and `wanted`. What this returns puts it in effect and can't fail.
+    ///
+    /// # Errors
+    /// The key and what is wrong with it, without secrets. Nothing has changed.
+    fn prepare(&self, running: &Config, wanted: &Config) -> Result<Commit, ConfigError>;
+
+    /// Reads the files again that `running` names.
+    fn refresh(&self, running: &Config);
+}
+
+/// Puts checked settings in effect.
+pub type Commit = Box<dyn FnOnce() + Send>;
+
+/// A text that may become the one in effect.
+struct Wanted {
+    text: String,
+    config: Config,
+    warnings: Vec<String>,
+    commit: Commit,
 }
 
 /// What a change of the configuration did.
@@ -38,7 +68,7 @@ struct State {
 pub struct Report {
     /// Streams that are new.
     pub created: Vec<String>,
-    /// Streams that started anew.
+    /// Streams that differ from what they were.
     pub changed: Vec<String>,
     /// Streams that ended.
     pub removed: Vec<String>,
@@ -79,13 +109,14 @@ pub enum Saved {
 }
 
 impl Live {
-    /// Starts the streams of a configuration. `text` is what `store` holds.
+    /// Starts the streams of a configuration. `text` is what `store` holds, `settings` runs by `config` already.
     ///
     /// # Errors
     /// The first stream with a source that can't be one, and why.
     pub fn start(
         registry: Arc<Registry>,
         open: OpenSource,
+        settings: Box<dyn Settings>,
         store: Store,
         text: String,
         config: Config,
@@ -94,20 +125,30 @@ impl Live {
         for (name, stream) in &config.streams {
             registry.set(name, stream.clone()).map_err(|why| (name.clone(), why))?;
         }
+        let warnings = check_streams(&open, &text, &config).unwrap_or_default();
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let config = Arc::new(config);
+        let tls = config.api.tls.clone();
         Ok(Live {
             registry,
             open,
+            settings,
             store,
             overrides,
             started: config.clone(),
-            ice_servers: RwLock::new(config.webrtc.ice_servers.clone()),
-            state: Mutex::new(State { text, config, refused: None }),
+            current: RwLock::new(config.clone()),
+            state: Mutex::new(State { text, config, refused: None, tls }),
         })
     }
 
     /// What players are told to use.
     pub fn ice_servers(&self) -> Vec<IceServer> {
-        self.ice_servers.read().clone()
+        self.current.read().webrtc.ice_servers.clone()
+    }
+
+    /// Whether TLS is spoken.
+    pub fn has_tls(&self) -> bool {
+        self.current.read().api.tls.is_some()
     }
 
     /// The file's text, or the last valid one with the reason why the file's is not in effect.
@@ -129,31 +170,36 @@ impl Live {
         format!("\"{:016x}\"", hasher.finish())
     }
 
-    /// What the file looks like from outside, to see whether it was changed.
-    pub fn stamp(&self) -> Option<Stamp> {
-        self.store.stamp()
+    /// What the file and the files that it names look like from outside, to see whether they were changed.
+    pub fn stamps(&self) -> Vec<Option<Stamp>> {
+        let state = self.state.lock();
+        let named = [&state.config.api.tls, &state.tls].into_iter().flatten().flat_map(Tls::files);
+        std::iter::once(self.store.stamp()).chain(named.map(Stamp::of)).collect()
     }
 
-    /// Applies what the file says by now. `None` if that is nothing new.
+    /// Applies what the file and the files that it names say by now. `None` if the file says nothing new.
     pub fn reload(&self) -> Option<Result<Report, ConfigError>> {
         let state = &mut *self.state.lock();
+        let outcome = self.reload_text(state);
+        self.settings.refresh(&state.config);
+        outcome
+    }
+
+    fn reload_text(&self, state: &mut State) -> Option<Result<Report, ConfigError>> {
         let read = self.store.read();
         let text = read.as_ref().map_or("", String::as_str);
         if read.is_ok() && text == state.text {
             state.refused = None;
             return None;
         }
-        if state.refused.as_ref().is_some_and(|(refused, _)| refused == text) {
-            return None;
+        let loaded = read.clone().and_then(|text| config::parse(&text, &config::environment));
+        if let Ok(loaded) = &loaded {
+            state.tls = loaded.config.api.tls.clone();
         }
-        let checked = read.clone().and_then(|text| {
-            let loaded = config::parse(&text, &config::environment)?;
-            self.check(state, &text, &loaded.config)?;
-            Ok((text, loaded))
-        });
-        match checked {
-            Ok((text, loaded)) => {
-                let report = self.adopt(state, text, loaded);
+        let wanted = loaded.and_then(|loaded| self.check(state, text.to_owned(), loaded));
+        match wanted {
+            Ok(wanted) => {
+                let report = self.adopt(state, wanted);
                 tracing::info!(
                     created = report.created.len(),
                     changed = report.changed.len(),
@@ -166,8 +212,12 @@ impl Live {
             }
             Err(error) => {
                 let error = ConfigError { path: Some(self.store.path().to_owned()), ..error };
+                let refused = Some((text.to_owned(), error.clone()));
+                if state.refused == refused {
+                    return None;
+                }
                 tracing::error!("{error}; what was in effect before goes on");
-                state.refused = Some((text.to_owned(), error.clone()));
+                state.refused = refused;
                 Some(Err(error))
             }
         }
@@ -186,8 +236,8 @@ impl Live {
             .or_else(|_| config::unmasked(text, &state.text, &|text| mask(text).into_owned()))
             .map_err(Fault::Invalid)?;
         let loaded = config::parse(&text, &config::environment).map_err(Fault::Invalid)?;
-        self.check(&state, &text, &loaded.config).map_err(Fault::Invalid)?;
-        self.save(&mut state, Edited { text, loaded }, &old)
+        let wanted = self.check(&state, text, loaded).map_err(Fault::Invalid)?;
+        self.save(&mut state, wanted, &old)
     }
 
     /// Merges a mapping into the configuration; see [`Edit::Merge`].
@@ -199,9 +249,9 @@ impl Live {
         let old = self.store.read().map_err(Fault::BrokenFile)?;
         self.check_version(&old, if_match)?;
         config::unmasked_value(&mut patch, &old, &|text| mask(text).into_owned()).map_err(Fault::Invalid)?;
-        let edited = config::apply(&old, &Edit::Merge(&patch), &config::environment)?;
-        self.check(&state, &edited.text, &edited.loaded.config).map_err(Fault::Invalid)?;
-        self.save(&mut state, edited, &old)
+        let Edited { text, loaded } = config::apply(&old, &Edit::Merge(&patch), &config::environment)?;
+        let wanted = self.check(&state, text, loaded).map_err(Fault::Invalid)?;
+        self.save(&mut state, wanted, &old)
     }
 
     /// Makes a stream what `make` makes of what it is. With `saved` it is in the file when this returns.
@@ -215,15 +265,19 @@ impl Live {
         make: impl FnOnce(Option<&StreamConfig>) -> Result<StreamConfig, E>,
     ) -> Result<(Change, Saved), E> {
         let mut state = self.state.lock();
-        let old = self.registry.get(name).map(|stream| stream.config().clone());
-        let mut stream = make(old.as_ref())?;
-        unmask_sources(&mut stream, old.as_ref()).map_err(Fault::BadSource)?;
-        self.check_stream(&stream).map_err(Fault::BadSource)?;
+        let old = self.registry.get(name).map(|stream| stream.config());
+        let mut stream = make(old.as_deref())?;
+        unmask_sources(&mut stream, old.as_deref()).map_err(Fault::BadSource)?;
+        stream
+            .sources
+            .iter()
+            .try_for_each(|source| (self.open)(source).map(drop))
+            .map_err(Fault::BadSource)?;
         let saved = match saved {
             true => self.save_stream(&mut state, name, &Edit::Set { name, stream: &stream })?,
             false => Saved::InMemory,
         };
-        let is_same = old.as_ref() == Some(&stream);
+        let is_same = old.as_deref() == Some(&stream);
         // The file's streams are applied by now; what was changed in memory before may differ from it.
         self.registry.set(name, stream).map_err(Fault::BadSource)?;
         let change = match old {
@@ -255,24 +309,24 @@ impl Live {
         }
         // The file is read each time: what was edited by hand meanwhile is not lost.
         let old = self.store.read().map_err(Fault::BrokenFile)?;
-        let edited = config::apply(&old, edit, &config::environment)?;
+        let Edited { text, loaded } = config::apply(&old, edit, &config::environment)?;
         // A mistake that is there now can only be somebody else's.
-        self.check(state, &edited.text, &edited.loaded.config).map_err(Fault::BrokenFile)?;
-        let is_new = !self.store.exists() && edited.text != old;
-        self.save(state, edited, &old)?;
+        let wanted = self.check(state, text, loaded).map_err(Fault::BrokenFile)?;
+        let is_new = !self.store.exists() && wanted.text != old;
+        self.save(state, wanted, &old)?;
         let path = self.store.path().display().to_string();
         Ok(if is_new { Saved::NewFile(path) } else { Saved::Yes })
     }
 
-    fn save(&self, state: &mut State, edited: Edited, old: &str) -> Result<Report, Fault> {
-        if edited.text != old {
+    fn save(&self, state: &mut State, wanted: Wanted, old: &str) -> Result<Report, Fault> {
+        if wanted.text != old {
             let is_new = !self.store.exists();
-            self.store.write(&edited.text).map_err(Fault::Store)?;
+            self.store.write(&wanted.text).map_err(Fault::Store)?;
             if is_new {
                 tracing::info!("configuration file created: {}", self.store.path().display());
             }
         }
-        Ok(self.adopt(state, edited.text, edited.loaded))
+        Ok(self.adopt(state, wanted))
     }
 
     fn check_version(&self, old: &str, if_match: Option<&str>) -> Result<(), Fault> {
@@ -282,26 +336,19 @@ impl Live {
         }
     }
 
-    /// Whether every stream that would be started can be.
-    fn check(&self, state: &State, text: &str, wanted: &Config) -> Result<(), ConfigError> {
-        let running: HashMap<_, _> =
-            state.config.streams.iter().map(|(name, stream)| (name, stream)).collect();
-        for (name, stream) in
-            wanted.streams.iter().filter(|(name, stream)| running.get(name) != Some(&stream))
-        {
-            self.check_stream(stream).map_err(|why| ConfigError::at_stream(text, name, &why))?;
-        }
-        Ok(())
-    }
-
-    fn check_stream(&self, stream: &StreamConfig) -> Result<(), String> {
-        stream.sources.iter().try_for_each(|source| (self.open)(source).map(drop))
+    /// Whether everything in a text can be put in effect.
+    fn check(&self, state: &State, text: String, loaded: Loaded) -> Result<Wanted, ConfigError> {
+        let Loaded { mut config, mut warnings } = loaded;
+        warnings.extend(check_streams(&self.open, &text, &config)?);
+        self.overrides.apply(&mut config);
+        let commit = self.settings.prepare(&state.config, &config).map_err(|error| error.placed_in(&text))?;
+        Ok(Wanted { text, config, warnings, commit })
     }
 
     /// Makes a configuration that was checked the one in effect. Streams that it leaves alone are not touched.
-    fn adopt(&self, state: &mut State, text: String, loaded: Loaded) -> Report {
-        let Loaded { mut config, warnings } = loaded;
-        self.overrides.apply(&mut config);
+    fn adopt(&self, state: &mut State, wanted: Wanted) -> Report {
+        let Wanted { text, config, warnings, commit } = wanted;
+        commit();
         let mut report = Report {
             created: Vec::new(),
             changed: Vec::new(),
@@ -309,32 +356,59 @@ impl Live {
             restart_required: config::needs_restart(&self.started, &config),
             warnings,
         };
-        let mut old: HashMap<String, StreamConfig> =
-            std::mem::take(&mut state.config.streams).into_iter().collect();
+        let mut old: HashMap<&str, &StreamConfig> =
+            state.config.streams.iter().map(|(name, stream)| (name.as_str(), stream)).collect();
         let mut changed = Vec::new();
         for (name, stream) in &config.streams {
-            if old.remove(name).as_ref() != Some(stream) {
+            if old.remove(name.as_str()) != Some(stream) {
                 changed.push((name, stream));
             }
         }
         for name in old.into_keys() {
-            if self.registry.remove(&name) {
-                report.removed.push(name);
+            if self.registry.remove(name) {
+                report.removed.push(name.to_owned());
             }
         }
         for (name, stream) in changed {
             match self.registry.set(name, stream.clone()) {
                 Ok(Change::Created) => report.created.push(name.clone()),
-                Ok(Change::Replaced) => report.changed.push(name.clone()),
+                Ok(Change::Replaced | Change::Adjusted) => report.changed.push(name.clone()),
                 Ok(Change::Unchanged) => {}
                 Err(why) => tracing::error!(stream = name, "cannot be started: {why}"),
             }
         }
         report.removed.sort();
-        *self.ice_servers.write() = config.webrtc.ice_servers.clone();
-        *state = State { text, config, refused: None };
+        let config = Arc::new(config);
+        *self.current.write() = config.clone();
+        let tls = config.api.tls.clone();
+        *state = State { text, config, refused: None, tls };
         report
     }
+}
+
+/// Whether every source of a configuration can be one, and which of them have no effect, in words. `text` is what it
+/// was read from.
+///
+/// # Errors
+/// The first source that can't be one, with its place.
+pub fn check_streams(open: &OpenSource, text: &str, config: &Config) -> Result<Vec<String>, ConfigError> {
+    let mut warnings = Vec::new();
+    let mut left_out = 0;
+    for (name, stream) in &config.streams {
+        for (index, source) in stream.sources.iter().enumerate() {
+            let source = open(source).map_err(|why| ConfigError::at_stream(text, name, &mask(&why)))?;
+            let Some(why) = source.unsupported() else { continue };
+            match (warnings.len() < MAX_WARNINGS, stream.sources.len()) {
+                (false, _) => left_out += 1,
+                (true, 1) => warnings.push(format!("streams.{name}: {why}")),
+                (true, _) => warnings.push(format!("streams.{name}[{index}]: {why}")),
+            }
+        }
+    }
+    if left_out > 0 {
+        warnings.push(format!("streams: {left_out} more sources are not supported and have no effect"));
+    }
+    Ok(warnings)
 }
 
 impl From<EditError> for Fault {

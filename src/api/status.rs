@@ -23,8 +23,6 @@ pub struct Info {
     pub config_path: String,
     /// Where it listens, as `127.0.0.1:1984`.
     pub listen: String,
-    /// Whether TLS is spoken there, too.
-    pub tls: bool,
     /// When it started.
     pub started: Instant,
 }
@@ -70,7 +68,7 @@ async fn status(State(api): State<Arc<Api>>, headers: HeaderMap, uri: Uri) -> Js
     // HTTP/2 has the host in the URI.
     let host = uri.authority().map_or_else(|| text_header(&headers, &header::HOST), |host| host.as_str());
     let mut protocols = vec!["http"];
-    if info.tls {
+    if api.live.has_tls() {
         protocols.push("https");
     }
     protocols.extend(["webrtc/udp", "webrtc/tcp"]);

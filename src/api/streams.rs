@@ -8,7 +8,7 @@ use super::views::{self, StreamView};
 use super::{Api, blocking};
 use crate::config::StreamConfig;
 use crate::graph::registry::MAX_STREAMS;
-use crate::graph::{Change, Stream, Wants};
+use crate::graph::{Change, Producer, Stream, Wants};
 use crate::media::{Codec, Kind};
 use axum::body::Body;
 use axum::extract::State;
@@ -150,23 +150,29 @@ struct Changed {
     change: Change,
     saved: Saved,
     view: StreamView,
+    /// Sources without effect.
+    notes: Vec<String>,
 }
 
 impl Changed {
     fn answer(self, status: StatusCode) -> Response {
-        noted((status, Json(self.view)).into_response(), &self.saved)
+        noted((status, Json(self.view)).into_response(), &self.saved, self.notes)
     }
 }
 
-/// Says what a client might not expect of where a change is kept.
-fn noted(mut response: Response, saved: &Saved) -> Response {
-    let note = match saved {
-        Saved::Yes | Saved::InMemory => return response,
-        Saved::NewFile(path) => format!("saved in the new file {path}"),
-        Saved::ByFlag => "not saved: a flag gave this stream when the program was started".to_owned(),
-    };
+/// Says what a client might not expect of where a change is kept, and of its effect.
+fn noted(mut response: Response, saved: &Saved, mut notes: Vec<String>) -> Response {
+    match saved {
+        Saved::Yes | Saved::InMemory => {}
+        Saved::NewFile(path) => notes.insert(0, format!("saved in the new file {path}")),
+        Saved::ByFlag => {
+            notes.insert(0, "not saved: a flag gave this stream when the program was started".to_owned());
+        }
+    }
     // A path may have any bytes.
-    if let Ok(note) = HeaderValue::from_bytes(note.as_bytes()) {
+    if let Ok(note) = HeaderValue::from_bytes(notes.join("; ").as_bytes())
+        && !note.is_empty()
+    {
         response.headers_mut().insert("streamgate-note", note);
     }
     response
@@ -189,8 +195,13 @@ async fn change(
             make(old)
         })?;
         tracing::info!(stream = name, ?change, ?saved, "stream configured by the API");
-        let view = views::stream(&*find(&api, &name)?);
-        Ok(Changed { change, saved, view })
+        let stream = find(&api, &name)?;
+        let sources = stream.producers().iter().enumerate();
+        let without_effect = |(index, source): (usize, &Arc<Producer>)| {
+            Some(format!("source {}: {}", index + 1, source.unsupported()?))
+        };
+        let notes = sources.filter_map(without_effect).collect();
+        Ok(Changed { change, saved, view: views::stream(&stream), notes })
     })
     .await?
 }
@@ -208,7 +219,7 @@ async fn delete(api: Arc<Api>, name: String) -> Result<Response, ApiError> {
     blocking(move || {
         let saved = api.live.remove_stream(&name)?.ok_or_else(|| ApiError::unknown_stream(&name))?;
         tracing::info!(stream = name, ?saved, "stream deleted by the API");
-        Ok(noted(Json(serde_json::json!({"deleted": name})).into_response(), &saved))
+        Ok(noted(Json(serde_json::json!({"deleted": name})).into_response(), &saved, Vec::new()))
     })
     .await?
 }

@@ -149,6 +149,7 @@ struct Look {
     status: Status,
     tracks: Vec<Track>,
     observed: crate::graph::writer::Observed,
+    is_supported: bool,
 }
 
 impl Look {
@@ -157,6 +158,7 @@ impl Look {
             status: producer.status(),
             tracks: producer.epoch().tracks.clone(),
             observed: producer.observed(),
+            is_supported: producer.unsupported().is_none(),
         }
     }
 
@@ -166,7 +168,8 @@ impl Look {
             State::Live => 0,
             State::Connecting => 1,
             State::Retrying => 2,
-            State::Idle => 3,
+            State::Idle if self.is_supported => 3,
+            State::Idle => 4,
         }
     }
 
@@ -187,13 +190,14 @@ pub fn stream(stream: &Stream) -> StreamView {
     let producers =
         producers.map(|(index, (producer, look))| producer_view(index + 1, producer, look)).collect();
     let consumers: Vec<_> = stream.consumers().iter().map(consumer_view).collect();
+    let config = stream.config();
 
     // The best source leads; one that lacks a kind of track leaves it to the next.
     let mut ranked: Vec<&Look> = looks.iter().collect();
     ranked.sort_by_key(|look| look.rank());
     let leading = ranked.first();
     let video = ranked.iter().find_map(|look| Some((look.track(Kind::Video)?, look)));
-    let audio = ranked.iter().find_map(|look| look.track(Kind::Audio)).filter(|_| stream.config().audio);
+    let audio = ranked.iter().find_map(|look| look.track(Kind::Audio)).filter(|_| config.audio);
     let info = video.and_then(|(track, _)| track.video_info());
     let bitrates: Vec<u64> =
         looks.iter().filter_map(|look| look.rates(now)).map(|(bitrate, _)| bitrate).collect();
@@ -205,9 +209,9 @@ pub fn stream(stream: &Stream) -> StreamView {
         last_error: status.and_then(error_text),
         retries: status.map_or(0, |status| status.retries),
         since: rfc3339(status.map_or_else(SystemTime::now, |status| status.since)),
-        on_demand: stream.config().on_demand,
-        audio: stream.config().audio,
-        linger: duration_text(stream.config().linger),
+        on_demand: config.on_demand,
+        audio: config.audio,
+        linger: duration_text(config.linger),
         viewers: consumers.len(),
         video_codec: video.map(|(track, _)| track.codec.ffmpeg_name()),
         audio_codec: audio.map(|track| track.codec.ffmpeg_name()),

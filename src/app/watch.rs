@@ -1,4 +1,4 @@
-//! Applies the configuration's file when somebody has changed it, and on SIGHUP.
+//! Applies the configuration's file, and the certificate's, when somebody has changed them, and on SIGHUP.
 
 use crate::api::live::Live;
 use crate::config::Stamp;
@@ -23,7 +23,7 @@ pub(super) async fn watch(live: Arc<Live>, shutdown: CancellationToken) {
             () = hangup.next() => true,
             _ = ticks.tick() => false,
         };
-        let now = Some(stamp(&live).await);
+        let now = Some(stamps(&live).await);
         let settled = now == seen && now != read;
         seen = now.clone();
         if asked || settled {
@@ -33,9 +33,9 @@ pub(super) async fn watch(live: Arc<Live>, shutdown: CancellationToken) {
     }
 }
 
-async fn stamp(live: &Arc<Live>) -> Option<Stamp> {
+async fn stamps(live: &Arc<Live>) -> Vec<Option<Stamp>> {
     let live = live.clone();
-    tokio::task::spawn_blocking(move || live.stamp()).await.unwrap_or_default()
+    tokio::task::spawn_blocking(move || live.stamps()).await.unwrap_or_default()
 }
 
 async fn reload(live: &Arc<Live>, asked: bool) {

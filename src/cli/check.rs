@@ -1,11 +1,14 @@
 //! `streamgate check`: reads a configuration and says everything that is wrong with it; `streamgate schema`.
 
 use super::{CheckArgs, Failure, MISUSED};
+use crate::api::live::check_streams;
 use crate::config::{self, ConfigError, Loaded, Store};
+use crate::graph::OpenSource;
 use crate::sources;
 use crate::telemetry::mask;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let file = config::find(args.config.as_deref()).ok_or_else(|| {
@@ -44,13 +47,9 @@ pub(super) fn schema() {
 fn check(file: &Path) -> Result<Loaded, ConfigError> {
     let text = Store::at(file).read()?;
     let at_file = |error: ConfigError| ConfigError { path: Some(file.to_owned()), ..error };
-    let loaded = config::parse(&text, &config::environment).map_err(at_file)?;
-    for (name, stream) in &loaded.config.streams {
-        for source in &stream.sources {
-            let opened = sources::open(source);
-            opened.map_err(|why| at_file(ConfigError::at_stream(&text, name, &mask(&why))))?;
-        }
-    }
+    let mut loaded = config::parse(&text, &config::environment).map_err(at_file)?;
+    let open: OpenSource = Arc::new(sources::open);
+    loaded.warnings.extend(check_streams(&open, &text, &loaded.config).map_err(at_file)?);
     Ok(loaded)
 }
 

@@ -1,8 +1,8 @@
 //! `streamgate serve`.
 
 use super::{Failure, ServeArgs};
-use crate::app::{App, Setup};
-use crate::config::{self, ConfigError, Loaded, LogFormat, Overrides, Store, StreamConfig};
+use crate::app::{self, App, Setup};
+use crate::config::{self, ConfigError, Loaded, Overrides, Store, StreamConfig};
 use crate::telemetry;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -34,12 +34,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         parsed.map_err(|error| Failure::misused(ConfigError { path: file.clone(), ..error }))?;
     let overrides = overrides(args)?;
     overrides.apply(&mut config);
-    telemetry::log::init(&config.log.filter(), log_format(config.log.format)).map_err(Failure::failed)?;
+    let log = telemetry::log::init(&config.log.filter(), app::log_format(config.log.format))
+        .map_err(Failure::failed)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let runtime = super::runtime()?;
-    let outcome = runtime.block_on(serve(Setup { config, store, text, overrides }, file, demo));
+    let outcome = runtime.block_on(serve(Setup { config, store, text, overrides, log }, file, demo));
     // A host name that is still being looked up on a thread of its own must not hold the exit up.
     runtime.shutdown_background();
     outcome
@@ -101,15 +102,6 @@ fn streams(flags: &[String]) -> Result<Vec<(String, StreamConfig)>, Failure> {
     Ok(streams)
 }
 
-fn log_format(format: LogFormat) -> telemetry::log::Format {
-    match format {
-        LogFormat::Auto => telemetry::log::Format::Auto,
-        LogFormat::Color => telemetry::log::Format::Color,
-        LogFormat::Text => telemetry::log::Format::Text,
-        LogFormat::Json => telemetry::log::Format::Json,
-    }
-}
-
 /// The first signal ends the program in order, the second at once.
 #[expect(clippy::disallowed_methods, reason = "the second signal asks for an exit without shutdown")]
 async fn on_signals(shutdown: CancellationToken) {
@@ -169,6 +161,7 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
 
     fn flags(flags: &[&str]) -> Result<Vec<(String, StreamConfig)>, Failure> {
         streams(&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>())

@@ -40,6 +40,18 @@ pub struct Tls {
     pub key: String,
 }
 
+impl Tls {
+    /// The files that are named.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        [&self.cert, &self.key].into_iter().filter(|text| !is_pem(text)).map(std::path::Path::new)
+    }
+}
+
+/// Whether this is PEM text, and not the path of a file.
+pub fn is_pem(text_or_path: &str) -> bool {
+    text_or_path.contains("-----BEGIN")
+}
+
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tls(…)")

@@ -39,18 +39,8 @@ impl Overrides {
 
 /// The keys that differ and have an effect only after a restart.
 pub fn needs_restart(running: &Config, wanted: &Config) -> Vec<&'static str> {
-    let (was, is) = (running, wanted);
-    [
-        ("api.listen", was.api.listen != is.api.listen),
-        ("api.origin", was.api.any_origin != is.api.any_origin),
-        ("api.tls_cert, api.tls_key", was.api.tls != is.api.tls),
-        ("webrtc.candidates", was.webrtc.candidates != is.webrtc.candidates),
-        ("webrtc.filters", was.webrtc.filters != is.webrtc.filters),
-        ("log", was.log != is.log),
-    ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
+    // Sockets are bound once; everything else is applied while it runs.
+    if running.api.listen == wanted.api.listen { Vec::new() } else { vec!["api.listen"] }
 }
 
 #[cfg(test)]
@@ -62,18 +52,11 @@ mod tests {
     fn flags_beat_the_file_and_what_needs_a_restart_is_named() {
         let read = |yaml: &str| parse(yaml, &|_| None).unwrap().config;
         let overrides = Overrides { listen: Some(":2".parse().unwrap()), ..Overrides::default() };
-        let (mut was, mut is) = (
-            read("api: {listen: ':1'}\n"),
-            read("api: {listen: ':3', origin: '*'}\nlog: {api: warn}\nstreams: {a: b}\n"),
-        );
+        let is = read("api: {listen: ':3', origin: '*'}\nlog: {api: warn}\nstreams: {a: b}\n");
+        assert_eq!(needs_restart(&read("api: {listen: ':1'}\n"), &is), ["api.listen"]);
+        let (mut was, mut is) = (read("api: {listen: ':1'}\n"), is);
         overrides.apply(&mut was);
         overrides.apply(&mut is);
-        assert_eq!(needs_restart(&was, &is), ["api.origin", "log"]);
-        let same = read("webrtc: {ice_servers: [{urls: 'stun:a'}]}\nstreams: {x: y}\n");
-        assert_eq!(needs_restart(&read(""), &same), Vec::<&str>::new());
-        let other = read(
-            "webrtc: {candidates: ['a:1'], filters: {loopback: true}}\napi: {tls_cert: a, tls_key: b}\n",
-        );
-        assert_eq!(needs_restart(&read(""), &other).len(), 3);
+        assert_eq!(needs_restart(&was, &is), Vec::<&str>::new());
     }
 }

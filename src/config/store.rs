@@ -24,6 +24,18 @@ pub struct Stamp {
     identity: (u64, u64),
 }
 
+impl Stamp {
+    /// Of any file; `None` without one.
+    pub fn of(path: &Path) -> Option<Stamp> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Stamp {
+            modified: metadata.modified().ok(),
+            bytes: metadata.len(),
+            identity: identity(&metadata),
+        })
+    }
+}
+
 /// Why the file could not be written. It is as it was.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be written: {why}", .path.display())]
@@ -76,12 +88,7 @@ impl Store {
 
     /// What the file looks like from outside; `None` without one.
     pub fn stamp(&self) -> Option<Stamp> {
-        let metadata = fs::metadata(&self.path).ok()?;
-        Some(Stamp {
-            modified: metadata.modified().ok(),
-            bytes: metadata.len(),
-            identity: identity(&metadata),
-        })
+        Stamp::of(&self.path)
     }
 
     /// Replaces the file's content, on the disk when this returns. Not to be called twice at the same time.

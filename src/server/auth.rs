@@ -12,6 +12,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether a request may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,13 +164,13 @@ fn is_same_origin(host: &str, headers: &HeaderMap) -> bool {
     same_origin && same_site
 }
 
-/// Puts the decision before every route of `router`. With `any_origin` (`api.origin: "*"`) pages on other sites may
-/// read and watch; what [`decide`] keeps for this machine is never opened to them.
-pub fn protect(router: Router, any_origin: bool) -> Router {
+/// Puts the decision before every route of `router`. With `any_origin` (`api.origin: "*"`, which may change) pages on
+/// other sites may read and watch; what [`decide`] keeps for this machine is never opened to them.
+pub fn protect(router: Router, any_origin: Arc<AtomicBool>) -> Router {
     router.layer(from_fn_with_state(any_origin, check))
 }
 
-async fn check(State(any_origin): State<bool>, request: Request, next: Next) -> Response {
+async fn check(State(any_origin): State<Arc<AtomicBool>>, request: Request, next: Next) -> Response {
     let decision = match request.extensions().get::<Connection>() {
         Some(connection) => decide(request.method(), request.uri(), connection.peer, request.headers()),
         // Nobody knows who asks: as a stranger.
@@ -186,7 +188,7 @@ async fn check(State(any_origin): State<bool>, request: Request, next: Next) -> 
         tracing::debug!(method = %request.method(), path = request.uri().path(), ?denial, "request refused");
         return forbidden(&request, denial);
     }
-    if !any_origin {
+    if !any_origin.load(Ordering::Relaxed) {
         return next.run(request).await;
     }
     let preflight = *request.method() == Method::OPTIONS

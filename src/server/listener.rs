@@ -4,9 +4,9 @@ use super::http::{Connection, Http};
 use super::rate::Rate;
 use super::sniff::{ENOUGH, Verdict, sniff};
 use super::stream::Replayed;
+use super::tls;
 use super::udp::canonical;
 use futures_util::future::BoxFuture;
-use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// All that the connections of one server share.
 pub(super) struct Listener {
     http: Http,
-    tls: Option<TlsAcceptor>,
+    tls: Arc<tls::Current>,
     ice_tcp: IceTcp,
     connections: Arc<Semaphore>,
     unidentified: Semaphore,
@@ -74,12 +74,12 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(http: Http, tls: Option<Arc<ServerConfig>>, ice_tcp: IceTcp) -> Listener {
+    pub(super) fn new(http: Http, tls: Arc<tls::Current>, ice_tcp: IceTcp) -> Listener {
         Listener {
             connections: Arc::new(Semaphore::new(http.limits.connections)),
             unidentified: Semaphore::new(http.limits.unidentified),
             http,
-            tls: tls.map(TlsAcceptor::from),
+            tls,
             ice_tcp,
             full: Rate::every(LOG_PERIOD),
             no_tls: Rate::every(LOG_PERIOD),
@@ -142,11 +142,11 @@ impl Listener {
         let (Ok(()), Ok(local)) = (options, stream.local_addr()) else { return };
         let connection = Connection { peer, local: canonical(local), tls: false };
         let Some((verdict, first_bytes)) = self.identify(&mut stream, peer).await else { return };
-        match (verdict, &self.tls) {
+        match (verdict, self.tls.acceptor()) {
             (Verdict::IceTcp, _) => (self.ice_tcp)(stream, peer, first_bytes).await,
             (Verdict::Tls, Some(acceptor)) => {
                 let Some(mut stream) =
-                    self.handshake(acceptor, Replayed::new(first_bytes, stream), peer).await
+                    self.handshake(&acceptor, Replayed::new(first_bytes, stream), peer).await
                 else {
                     return;
                 };

@@ -35,7 +35,7 @@ pub struct Server {
     tcp: TcpListener,
     udp: Arc<UdpPort>,
     local: SocketAddr,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Arc<tls::Current>,
     limits: Limits,
 }
 
@@ -66,14 +66,19 @@ impl Server {
             limits.connections = connections;
             limits.unidentified = limits.unidentified.min(connections / 4).max(1);
         }
-        Ok(Server { tcp, udp, local, tls: None, limits })
+        Ok(Server { tcp, udp, local, tls: Arc::default(), limits })
     }
 
     /// Offers TLS as well, on the same port. See [`tls::server_config`].
     #[must_use]
-    pub fn with_tls(mut self, tls: Option<Arc<ServerConfig>>) -> Server {
-        self.tls = tls;
+    pub fn with_tls(self, tls: Option<Arc<ServerConfig>>) -> Server {
+        self.tls.set(tls);
         self
+    }
+
+    /// What it speaks TLS with, to be changed while it runs.
+    pub fn tls(&self) -> Arc<tls::Current> {
+        self.tls.clone()
     }
 
     /// Other limits than the default ones.

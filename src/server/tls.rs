@@ -1,10 +1,13 @@
 //! TLS on the one port: a rustls server from PEM text or files.
 
+use crate::config::is_pem;
+use parking_lot::RwLock;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::Read;
 use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
 
 /// Largest PEM file, in bytes.
 const MAX_PEM: u64 = 1024 * 1024;
@@ -13,7 +16,7 @@ const MAX_PEM: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read.
-    #[error("{key} {path:?} cannot be read: {error}; give the path of a PEM file, or PEM text")]
+    #[error("{key}: {path:?} cannot be read: {error}; give the path of a PEM file, or PEM text")]
     File {
         /// `api.tls_cert` or `api.tls_key`.
         key: &'static str,
@@ -23,7 +26,7 @@ pub enum TlsError {
         error: std::io::Error,
     },
     /// There is no certificate or key in the text.
-    #[error("{key} has no PEM {what}: {error}")]
+    #[error("{key}: no PEM {what}: {error}")]
     Pem {
         /// `api.tls_cert` or `api.tls_key`.
         key: &'static str,
@@ -33,7 +36,7 @@ pub enum TlsError {
         error: String,
     },
     /// The two do not belong together, or the key is of an unknown kind.
-    #[error("api.tls_cert and api.tls_key cannot be used: {0}")]
+    #[error("api.tls_cert: it cannot be used with api.tls_key: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
@@ -42,32 +45,70 @@ pub enum TlsError {
 /// # Errors
 /// A file cannot be read, has no certificate or key, or the two do not belong together.
 pub fn server_config(cert: &str, key: &str) -> Result<Arc<ServerConfig>, TlsError> {
-    let cert = pem("api.tls_cert", cert)?;
-    let key = pem("api.tls_key", key)?;
-    let no_cert = |error: String| TlsError::Pem { key: "api.tls_cert", what: "certificate", error };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&cert)
-        .collect::<Result<_, _>>()
-        .map_err(|error| no_cert(error.to_string()))?;
-    if chain.is_empty() {
-        return Err(no_cert("expected -----BEGIN CERTIFICATE-----".to_owned()));
+    Pem::read(cert, key)?.server_config()
+}
+
+/// What the port speaks TLS with, nothing or a certificate: replaced while connections go on.
+#[derive(Debug, Default)]
+pub struct Current(RwLock<Option<Arc<ServerConfig>>>);
+
+impl Current {
+    /// For connections that come from now on.
+    pub fn set(&self, config: Option<Arc<ServerConfig>>) {
+        *self.0.write() = config;
     }
-    // The error says which kinds it looked for and never quotes the key.
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| TlsError::Pem {
-        key: "api.tls_key",
-        what: "private key",
-        error: error.to_string(),
-    })?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+
+    pub(super) fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.0.read().clone().map(TlsAcceptor::from)
+    }
+}
+
+/// The bytes of a certificate chain and of its key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pem {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Pem {
+    /// Each is PEM text or the path of a PEM file.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn read(cert: &str, key: &str) -> Result<Pem, TlsError> {
+        Ok(Pem { cert: pem("api.tls_cert", cert)?, key: pem("api.tls_key", key)? })
+    }
+
+    /// See [`server_config`].
+    ///
+    /// # Errors
+    /// There is no certificate or key, or the two do not belong together.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let no_cert = |error: String| TlsError::Pem { key: "api.tls_cert", what: "certificate", error };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.cert)
+            .collect::<Result<_, _>>()
+            .map_err(|error| no_cert(error.to_string()))?;
+        if chain.is_empty() {
+            return Err(no_cert("expected -----BEGIN CERTIFICATE-----".to_owned()));
+        }
+        // The error says which kinds it looked for and never quotes the key.
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| TlsError::Pem {
+            key: "api.tls_key",
+            what: "private key",
+            error: error.to_string(),
+        })?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
 }
 
 fn pem(key: &'static str, text_or_path: &str) -> Result<Vec<u8>, TlsError> {
-    if text_or_path.contains("-----BEGIN") {
+    if is_pem(text_or_path) {
         return Ok(text_or_path.as_bytes().to_vec());
     }
     let mut bytes = Vec::new();
@@ -104,16 +145,12 @@ mod tests {
         let (cert, key) = made();
         let (_, other) = made();
         for (cert, key, part) in [
-            ("/no/such/file", key.as_str(), "api.tls_cert \"/no/such/file\" cannot be read"),
-            (&cert, "/no/such/file", "api.tls_key \"/no/such/file\" cannot be read"),
-            (&key, &key, "api.tls_cert has no PEM certificate"),
-            (&cert, &cert, "api.tls_key has no PEM private key"),
+            ("/no/such/file", key.as_str(), "api.tls_cert: \"/no/such/file\" cannot be read"),
+            (&cert, "/no/such/file", "api.tls_key: \"/no/such/file\" cannot be read"),
+            (&key, &key, "api.tls_cert: no PEM certificate"),
+            (&cert, &cert, "api.tls_key: no PEM private key"),
             (&cert, &other, "cannot be used"),
-            (
-                "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n",
-                &key,
-                "api.tls_cert has no PEM",
-            ),
+            ("-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n", &key, "api.tls_cert: no PEM"),
         ] {
             let error = server_config(cert, key).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -90,7 +90,7 @@ pub async fn start(options: Options) -> Running {
     let server = Server::bind(&options.listen.parse().unwrap()).await.unwrap();
     let server = server.with_tls(config).with_limits(options.limits);
     let (address, udp, shutdown) = (server.local_addr(), server.udp(), CancellationToken::new());
-    let router = auth::protect(router(), options.any_origin);
+    let router = auth::protect(router(), Arc::new(options.any_origin.into()));
     let done = tokio::spawn(server.run(router, ice_tcp(), options.on_datagram, shutdown.clone()));
     Running { address, udp, shutdown, done, cert }
 }

@@ -17,7 +17,7 @@ use crate::graph::{ConnectError, Stream, Wants};
 use crate::media::Codec;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use query::{File, Reload};
 use session::{Phase, Session};
 use std::collections::HashMap;
@@ -97,6 +97,8 @@ pub enum Content {
 /// All segmenters of the process.
 pub struct Hls {
     options: Options,
+    /// By which new segmenters run.
+    config: RwLock<crate::config::Hls>,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     waiters: Semaphore,
     tasks: TaskTracker,
@@ -108,11 +110,18 @@ impl Hls {
     pub fn new(options: Options) -> Arc<Hls> {
         Arc::new(Hls {
             waiters: Semaphore::new(options.max_waiters),
+            config: RwLock::new(options.config.clone()),
             options,
             sessions: Mutex::default(),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
         })
+    }
+
+    /// How segmenters run that are started from now on. Those that run go on as they are: a playlist never changes its
+    /// target durations.
+    pub fn configure(&self, config: crate::config::Hls) {
+        *self.config.write() = config;
     }
 
     /// The codecs that can be written.
@@ -125,7 +134,7 @@ impl Hls {
 
     /// How long a file may be kept by caches: as long as anybody can ask for it.
     pub fn max_age(&self) -> Duration {
-        Duration::from_secs(u64::from(self.options.config.target()) * 6).max(Duration::from_secs(60))
+        Duration::from_secs(u64::from(self.config.read().target()) * 6).max(Duration::from_secs(60))
     }
 
     /// The multivariant playlist of a stream, starting its segmenter if there is none.
@@ -142,7 +151,7 @@ impl Hls {
         let session = self.session(stream, wants)?;
         session.touch();
         let _waiting = self.waiters.try_acquire().map_err(|_| HlsError::Busy)?;
-        let deadline = Instant::now() + self.options.source_deadline + self.patience();
+        let deadline = Instant::now() + self.options.source_deadline + session.patience();
         session.started(deadline).await?;
         let text =
             playlist::multivariant(&session.window.lock(), &format!("{base}{}/index.m3u8", session.prefix));
@@ -183,7 +192,7 @@ impl Hls {
     }
 
     async fn playlist(&self, session: &Session, reload: Reload) -> Result<Content, HlsError> {
-        let deadline = Instant::now() + self.patience();
+        let deadline = Instant::now() + session.patience();
         session.started(deadline + self.options.source_deadline).await?;
         let mut phase = session.phase.subscribe();
         let refuse = |phase: &Phase| match phase {
@@ -222,7 +231,7 @@ impl Hls {
             return held().map(Content::Media).ok_or(HlsError::NoFile);
         }
         let _waiting = self.waiters.try_acquire().map_err(|_| HlsError::Busy)?;
-        let deadline = Instant::now() + self.patience();
+        let deadline = Instant::now() + session.patience();
         let came = timeout_at(
             deadline,
             phase.wait_for(|phase| match phase {
@@ -234,11 +243,6 @@ impl Hls {
             return Err(HlsError::Stalled);
         }
         held().map(Content::Media).ok_or(HlsError::NoFile)
-    }
-
-    /// No request waits longer for a playlist or part: three target durations.
-    fn patience(&self) -> Duration {
-        Duration::from_secs(u64::from(self.options.config.target()) * 3)
     }
 
     fn session(self: &Arc<Self>, stream: &Arc<Stream>, wants: &Wants) -> Result<Arc<Session>, HlsError> {
@@ -254,12 +258,13 @@ impl Hls {
         }
         let prefix = format!("{:016x}", rand::random::<u64>());
         let cancel = self.cancel.child_token();
-        let session =
-            Arc::new(Session::new(prefix.clone(), stream.clone(), wants.clone(), &self.options, cancel));
+        let options = Options { config: self.config.read().clone(), ..self.options.clone() };
+        let session = Session::new(prefix.clone(), stream.clone(), wants.clone(), options, cancel);
+        let session = Arc::new(session);
         sessions.insert(prefix.clone(), session.clone());
         let (hls, running) = (self.clone(), session.clone());
         self.tasks.spawn(async move {
-            let run = AssertUnwindSafe(running.clone().run(hls.options.clone()));
+            let run = AssertUnwindSafe(running.clone().run());
             if run.catch_unwind().await.is_err() {
                 tracing::error!(stream = running.stream.name(), "the HLS segmenter failed, see above");
                 running.abandon();

@@ -41,6 +41,7 @@ pub struct Session {
     pub window: Mutex<Window>,
     /// Changes with each part.
     pub phase: watch::Sender<Phase>,
+    options: Options,
     asked: Mutex<Instant>,
     consumer: Mutex<Option<ConsumerGuard>>,
     cancel: CancellationToken,
@@ -52,7 +53,7 @@ impl Session {
         prefix: String,
         stream: Arc<Stream>,
         wants: Wants,
-        options: &Options,
+        options: Options,
         cancel: CancellationToken,
     ) -> Session {
         let config = &options.config;
@@ -63,10 +64,16 @@ impl Session {
             wants,
             window: Mutex::new(Window::new(bounds)),
             phase: watch::Sender::new(Phase::Starting),
+            options,
             asked: Mutex::new(Instant::now()),
             consumer: Mutex::new(None),
             cancel,
         }
+    }
+
+    /// No request waits longer for a playlist or part: three target durations.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(u64::from(self.options.config.target()) * 3)
     }
 
     /// Somebody asks: it lives on.
@@ -103,10 +110,10 @@ impl Session {
     }
 
     /// Reads the stream until nobody has asked for the linger, or the stream ends.
-    pub async fn run(self: Arc<Self>, options: Options) {
+    pub async fn run(self: Arc<Self>) {
         let outcome = tokio::select! {
             () = self.cancel.cancelled() => Ok(()),
-            outcome = self.play(&options) => outcome,
+            outcome = self.play() => outcome,
         };
         self.consumer.lock().take();
         let error = outcome.err();
@@ -123,7 +130,8 @@ impl Session {
         self.phase.send_replace(Phase::Ended(None));
     }
 
-    async fn play(&self, options: &Options) -> Result<(), ConnectError> {
+    async fn play(&self) -> Result<(), ConnectError> {
+        let options = &self.options;
         let selection = self.stream.connect(&self.wants, options.source_deadline).await?;
         self.list(&selection)?;
         tracing::info!(stream = self.stream.name(), "HLS started");

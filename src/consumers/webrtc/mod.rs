@@ -19,10 +19,11 @@ pub mod trickle;
 mod worker;
 
 use crate::graph::{SourceError, Stream};
-use candidates::Candidates;
+pub use candidates::Candidates;
 pub use demux::Counters;
 use demux::{Demux, Session};
 use end::End;
+use parking_lot::RwLock;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -165,17 +166,49 @@ pub enum TrickleError {
 /// What the API, the port and the workers share.
 struct Shared {
     workers: Arc<Workers>,
-    candidates: Arc<Candidates>,
+    offered: RwLock<Offered>,
     crypto: Arc<CryptoProvider>,
     certificate: DtlsCert,
     source_deadline: Duration,
+}
+
+impl Shared {
+    fn candidates(&self) -> Arc<Candidates> {
+        self.offered.read().candidates.clone()
+    }
+}
+
+/// The candidates of new viewers, and what keeps them fresh.
+struct Offered {
+    candidates: Arc<Candidates>,
+    background: Option<AbortHandle>,
+}
+
+impl Offered {
+    fn start(candidates: Candidates, socket: &Arc<dyn DatagramSocket>) -> Offered {
+        let candidates = Arc::new(candidates);
+        let background = candidates
+            .need_refresh()
+            .then(|| tokio::spawn(candidates.clone().keep_fresh(socket.clone())).abort_handle());
+        Offered { candidates, background }
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        if let Some(background) = &self.background {
+            background.abort();
+        }
+    }
 }
 
 /// All WebRTC viewers of the process.
 pub struct WebRtc {
     shared: Shared,
     sessions: Arc<Semaphore>,
-    background: Option<AbortHandle>,
+    options: Options,
+    socket: Arc<dyn DatagramSocket>,
+    tcp_port: u16,
 }
 
 impl WebRtc {
@@ -186,20 +219,29 @@ impl WebRtc {
         socket: Arc<dyn DatagramSocket>,
         tcp_port: u16,
     ) -> Result<Arc<WebRtc>, String> {
-        let candidates = Arc::new(Candidates::new(&options, socket.local_port(), tcp_port)?);
+        let candidates = Candidates::new(&options, socket.local_port(), tcp_port)?;
         let crypto = Arc::new(str0m::crypto::from_feature_flags());
         let certificate =
             crypto.dtls_provider.generate_certificate().ok_or("the DTLS certificate can't be generated")?;
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let count = if options.workers == 0 { cores() } else { options.workers };
         let workers = Arc::new(Workers::start(count, &socket)?);
-        let background = candidates
-            .need_refresh()
-            .then(|| tokio::spawn(candidates.clone().keep_fresh(socket)).abort_handle());
+        let offered = RwLock::new(Offered::start(candidates, &socket));
         let source_deadline = options.source_deadline;
-        let shared = Shared { workers, candidates, crypto, certificate, source_deadline };
+        let shared = Shared { workers, offered, crypto, certificate, source_deadline };
         let sessions = Arc::new(Semaphore::new(options.max_sessions));
-        Ok(Arc::new(WebRtc { shared, sessions, background }))
+        Ok(Arc::new(WebRtc { shared, sessions, options, socket, tcp_port }))
+    }
+
+    /// Candidates by another configuration, for [`WebRtc::set_candidates`]. The error names what can't be used.
+    pub fn candidates(&self, config: &crate::config::Webrtc) -> Result<Candidates, String> {
+        let options = Options { config: config.clone(), ..self.options.clone() };
+        Candidates::new(&options, self.socket.local_port(), self.tcp_port)
+    }
+
+    /// What is offered to viewers from now on; those who watch are not touched. To be called within a tokio runtime.
+    pub fn set_candidates(&self, candidates: Candidates) {
+        *self.shared.offered.write() = Offered::start(candidates, &self.socket);
     }
 
     /// Answers an offer: finds the tracks that the viewer can use, waiting for the source, and starts a session.
@@ -267,7 +309,7 @@ impl WebRtc {
             Some(0..=3) => match stun::parse(data) {
                 Some(stun::Message::Check { local_ufrag }) => demux.by_ufrag(local_ufrag),
                 Some(stun::Message::Mapped { transaction, address }) => {
-                    return self.shared.candidates.on_stun_answer(transaction, address);
+                    return self.shared.candidates().on_stun_answer(transaction, address);
                 }
                 None => None,
             },
@@ -306,7 +348,7 @@ impl WebRtc {
     /// Ends all sessions (viewers are told) and the workers, within 2 s.
     pub async fn shutdown(&self) {
         self.sessions.close();
-        if let Some(background) = &self.background {
+        if let Some(background) = self.shared.offered.write().background.take() {
             background.abort();
         }
         self.shared.workers.stop();
@@ -314,14 +356,6 @@ impl WebRtc {
         let joined = tokio::task::spawn_blocking(move || workers.join());
         if timeout(SHUTDOWN_DEADLINE, joined).await.is_err() {
             tracing::error!("a WebRTC worker did not end in {SHUTDOWN_DEADLINE:?}");
-        }
-    }
-}
-
-impl Drop for WebRtc {
-    fn drop(&mut self) {
-        if let Some(background) = &self.background {
-            background.abort();
         }
     }
 }

@@ -175,7 +175,7 @@ impl Building<'_> {
         let credentials = new_credentials();
         let mut rtc = self.build_rtc(&negotiated, &credentials)?;
         let fingerprint = rtc.direct_api().local_dtls_fingerprint().to_string();
-        let candidates: Arc<[String]> = self.shared.candidates.lines(self.client.remote.ip()).into();
+        let candidates: Arc<[String]> = self.shared.candidates().lines(self.client.remote.ip()).into();
         if candidates.is_empty() {
             tracing::warn!("no WebRTC candidate is offered: the filters leave none, see webrtc.filters");
         }
