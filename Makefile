@@ -16,7 +16,7 @@ HLS_JS := www/assets/vendor/hls.mjs
 
 say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
 
-.PHONY: help run test lint bench fuzz fmt audit setup format-check clippy rust-tests browser-tests short-fuzz hls-js
+.PHONY: help run test lint bench fuzz fmt audit setup format-check clippy rust-tests browser-tests short-fuzz instructions hls-js
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ run: hls-js ## Build Streamgate and start it with its demo camera (ARGS=... is h
 	$(call say,Building the release and starting it: open http://localhost:1984/)
 	@cargo run --release --locked -- $(ARGS)
 
-test: setup hls-js lint rust-tests browser-tests short-fuzz ## Everything: set-up, lint, unit, scenario and browser tests, a short fuzz run
+test: setup hls-js lint rust-tests instructions browser-tests short-fuzz ## Everything: set-up, lint, unit, scenario and browser tests, instruction counts, a short fuzz run
 	$(call say,All of it passed)
 
 lint: format-check clippy ## Formatting and clippy, warnings are errors; dependencies too where cargo-deny is installed
@@ -76,6 +76,10 @@ rust-tests:
 	$(call say,Unit and scenario tests)
 	@if command -v cargo-nextest >/dev/null; then cargo nextest run --locked && cargo test --doc --locked --quiet; \
 	else cargo test --locked; fi
+
+instructions: ## Count the instructions of the hot paths and hold them against the baseline
+	$(call say,Counting instructions of the hot paths)
+	@tests/tools/instructions.py
 
 browser-tests: hls-js
 	$(call say,Tests with Chromium and Firefox)

@@ -1,45 +1,17 @@
 //! What one camera's packets cost, once for each stream and once for each reader. `cargo bench --bench packet_path`.
 
-use bytes::{BufMut, Bytes, BytesMut};
+#[path = "fixtures/packets.rs"]
+mod fixtures;
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use fixtures::{GOP, frame, packets, track};
 use std::hint::black_box;
-use std::sync::Arc;
 use streamgate::graph::Ring;
 use streamgate::graph::ring::Limits;
+use streamgate::media::Frame;
 use streamgate::media::rtp::depacketize::Depacketizer;
 use streamgate::media::rtp::normalize::{Incoming, Normalizer};
 use streamgate::media::rtp::packetize::Packetizer;
-use streamgate::media::{Codec, Frame, Packet, Params, StreamTime, Track};
-
-/// 720p at 2 Mbit/s and 30 frames a second.
-const FRAME_BYTES: usize = 8333;
-const GOP: u64 = 60;
-
-fn track() -> Track {
-    let sps: &[u8] = &[0x67, 0x42, 0xc0, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xe9, 0xa8, 0x08, 0x08, 0x08, 0x10];
-    let params = Params::H264 { sps: Arc::from(sps), pps: Arc::from(&[0x68, 0xce, 0x3c, 0x80][..]) };
-    Track { codec: Codec::H264, clock_rate: 90_000, channels: 0, params }
-}
-
-fn frame(number: u64) -> Frame {
-    let keyframe = number.is_multiple_of(GOP);
-    let mut data = BytesMut::with_capacity(FRAME_BYTES + 4);
-    data.put_u32(FRAME_BYTES as u32);
-    // The slice header says: first macroblock 0, slice type P or I.
-    data.put_slice(&[if keyframe { 0x65 } else { 0x41 }, if keyframe { 0x88 } else { 0x9a }]);
-    data.extend((2..FRAME_BYTES).map(|n| (n * 31) as u8));
-    let (rtp_time, time) = (number * 3000, StreamTime::default());
-    Frame { track: 0, rtp_time, time, keyframe, data: Bytes::from(data) }
-}
-
-/// One GOP as packets of at most `max_payload` bytes.
-fn packets(max_payload: usize) -> Vec<Packet> {
-    let (mut packetizer, mut out) = (Packetizer::new(&track(), max_payload), Vec::new());
-    for number in 0..GOP {
-        packetizer.packetize(&frame(number), &mut out);
-    }
-    out
-}
 
 fn packet_path(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("packet_path");

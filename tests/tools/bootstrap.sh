@@ -12,6 +12,7 @@ packages=(
   gir1.2-gst-rtsp-server-1.0 python3-gi             # the cameras' RTSP server
   iproute2                                          # network namespaces: UDP blocked, a bad link
   g++                                               # libFuzzer
+  valgrind                                          # instruction counts
 )
 
 missing_packages() {
