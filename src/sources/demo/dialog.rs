@@ -2,11 +2,8 @@
 
 use super::clip::Clip;
 use super::playback::{Channels, Playback, payload_type};
-use crate::media::{Kind, Params, Track};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use retina::rtsp::msg::Request;
-use std::fmt::Write;
+use crate::rtsp::message::Draft;
+use crate::rtsp::{Request, Transport, sdp};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
@@ -35,56 +32,49 @@ impl Dialog {
 
     /// The answer to a request. PLAY begins to play now.
     pub fn answer(&mut self, request: &Request, now: Instant, wall: SystemTime) -> String {
-        let Some(cseq) = header(request, "CSeq").filter(|cseq| cseq.len() <= 20) else {
-            return "RTSP/1.0 400 Bad Request\r\n\r\n".to_owned();
+        let Some(cseq) = request.headers.get("CSeq").filter(|cseq| cseq.len() <= 20) else {
+            return Draft::response(400, "0").finish();
         };
-        let (status, head, body) = match self.react(request, now, wall) {
-            Ok((head, body)) => ("200 OK", head, body),
-            Err(status) => (status, String::new(), String::new()),
-        };
-        let mut answer = format!("RTSP/1.0 {status}\r\nCSeq: {cseq}\r\nServer: Streamgate demo\r\n{head}");
-        if !body.is_empty() {
-            // Writing to a string can't fail.
-            let _ = write!(answer, "Content-Length: {}\r\n", body.len());
-        }
-        answer + "\r\n" + &body
+        let answer = |status| Draft::response(status, cseq).with("Server", "Streamgate demo");
+        self.react(request, answer(200), now, wall).unwrap_or_else(answer).finish()
     }
 
-    /// Headers and body of a good answer, or the status of a bad one.
+    /// `answer`, which is a good one, completed; or the status of a bad one.
     fn react(
         &mut self,
         request: &Request,
+        answer: Draft,
         now: Instant,
         wall: SystemTime,
-    ) -> Result<(String, String), &'static str> {
-        let public = || format!("Public: {METHODS}\r\n");
-        if header(request, "Session").is_some_and(|id| id.split(';').next() != Some(&self.session)) {
-            return Err("454 Session Not Found");
+    ) -> Result<Draft, u16> {
+        if request.headers.get("Session").is_some_and(|id| id.split(';').next() != Some(&self.session)) {
+            return Err(454);
         }
-        match &*request.method {
-            "OPTIONS" => Ok((public(), String::new())),
+        match request.method.as_str() {
+            "OPTIONS" => Ok(answer.with("Public", METHODS)),
             "DESCRIBE" => {
-                let base = path(request).filter(|path| *path == "/demo").and(request.request_uri.as_ref());
-                let base = base.ok_or("404 Not Found")?;
-                let head = format!("Content-Type: application/sdp\r\nContent-Base: {base}/\r\n");
-                Ok((head, describe(&self.clip)))
+                path(&request.uri).filter(|path| *path == "/demo").ok_or(404_u16)?;
+                let base = format!("{}/", request.uri.trim_end_matches('/'));
+                Ok(answer.with("Content-Base", &base).body("application/sdp", describe(&self.clip)))
             }
             "SETUP" => {
-                let track = path(request).and_then(|path| path.strip_prefix("/demo/track"));
-                let track = track.and_then(|number| number.parse::<usize>().ok()).ok_or("404 Not Found")?;
-                let slot = self.channels.get_mut(track).ok_or("404 Not Found")?;
+                let track = path(&request.uri).and_then(|path| path.strip_prefix("/demo/track"));
+                let track = track.and_then(|number| number.parse::<usize>().ok()).ok_or(404_u16)?;
+                let slot = self.channels.get_mut(track).ok_or(404_u16)?;
                 if self.playback.is_some() {
-                    return Err("455 Method Not Valid in This State");
+                    return Err(455);
                 }
-                let offers = header(request, "Transport").unwrap_or_default();
-                let channels = offers.split(',').find_map(|offer| interleaved(offer.trim(), track));
-                let Channels { rtp, rtcp } = *slot.insert(channels.ok_or("461 Unsupported Transport")?);
-                let transport = format!("Transport: RTP/AVP/TCP;unicast;interleaved={rtp}-{rtcp}\r\n");
-                Ok((format!("{transport}Session: {};timeout=60\r\n", self.session), String::new()))
+                let offers = request.headers.get("Transport").unwrap_or_default();
+                let channels =
+                    Transport::parse_all(offers).iter().find_map(|offer| interleaved(offer, track));
+                let Channels { rtp, rtcp } = *slot.insert(channels.ok_or(461_u16)?);
+                Ok(answer
+                    .with("Transport", &format!("RTP/AVP/TCP;unicast;interleaved={rtp}-{rtcp}"))
+                    .with("Session", &format!("{};timeout=60", self.session)))
             }
             "PLAY" => {
                 if self.channels.iter().all(Option::is_none) {
-                    return Err("455 Method Not Valid in This State");
+                    return Err(455);
                 }
                 let clip = &self.clip;
                 let playback = self
@@ -94,40 +84,31 @@ impl Dialog {
                     .rtp_info()
                     .map(|(track, seq, rtptime)| format!("url=track{track};seq={seq};rtptime={rtptime}"))
                     .collect();
-                let head = format!("Session: {}\r\nRTP-Info: {}\r\n", self.session, info.join(","));
-                Ok((head, String::new()))
+                Ok(answer.with("Session", &self.session).with("RTP-Info", &info.join(",")))
             }
-            "GET_PARAMETER" => Ok((format!("Session: {}\r\n", self.session), String::new())),
+            "GET_PARAMETER" => Ok(answer.with("Session", &self.session)),
             "TEARDOWN" => {
                 self.is_over = true;
-                Ok((String::new(), String::new()))
+                Ok(answer)
             }
-            _ => Err("501 Not Implemented"),
+            _ => Err(501),
         }
     }
 }
 
-fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    request.headers.get(name).map(|value| &**value)
+/// The path in a request's URI, without a slash at its end.
+fn path(uri: &str) -> Option<&str> {
+    let (_, rest) = uri.split_once("://")?;
+    rest.get(rest.find('/')?..).map(|path| path.trim_end_matches('/'))
 }
 
-/// The path that a request is about, without a slash at its end.
-fn path(request: &Request) -> Option<&str> {
-    request.request_uri.as_ref().map(|uri| uri.path().trim_end_matches('/'))
-}
-
-/// The channels that a transport (RFC 2326 §12.39) asks for, if it is RTP over this connection.
-fn interleaved(offer: &str, track: usize) -> Option<Channels> {
-    let mut parts = offer.split(';').map(str::trim);
-    if !parts.next()?.eq_ignore_ascii_case("RTP/AVP/TCP") {
+/// The channels that a transport asks for, if it is RTP over this connection.
+fn interleaved(offer: &Transport, track: usize) -> Option<Channels> {
+    if !offer.is_tcp || offer.is_malformed {
         return None;
     }
-    let asked = parts.find_map(|part| part.strip_prefix("interleaved="));
-    let (rtp, rtcp) = match asked {
-        Some(pair) => {
-            let (rtp, rtcp) = pair.split_once('-')?;
-            (rtp.parse().ok()?, rtcp.parse().ok()?)
-        }
+    let (rtp, rtcp) = match offer.interleaved {
+        Some(pair) => pair,
         None => {
             let rtp = u8::try_from(track).ok()?.checked_mul(2)?;
             (rtp, rtp.checked_add(1)?)
@@ -136,41 +117,19 @@ fn interleaved(offer: &str, track: usize) -> Option<Channels> {
     (rtp != rtcp).then_some(Channels { rtp, rtcp })
 }
 
-/// The session description (RFC 8866).
+/// The session description.
 fn describe(clip: &Clip) -> String {
-    let mut sdp =
-        "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=Streamgate demo\r\nt=0 0\r\na=control:*\r\n".to_owned();
-    for (number, track) in clip.tracks.iter().enumerate() {
-        let payload_type = payload_type(number);
-        let (codec, rate) = (track.codec.rtpmap_name(), track.clock_rate);
-        // Writing to a string can't fail. Opus: always two channels (RFC 7587 §7).
-        let channels = if track.kind() == Kind::Audio { "/2" } else { "" };
-        let _ = write!(
-            sdp,
-            "m={} 0 RTP/AVP {payload_type}\r\na=rtpmap:{payload_type} {codec}/{rate}{channels}\r\n{}a=control:track{number}\r\n",
-            track.kind(),
-            format_parameters(track, payload_type),
-        );
-    }
-    sdp
-}
-
-/// H.264's parameters (RFC 6184 §8.1), with the parameter sets: the clip has them nowhere else.
-fn format_parameters(track: &Track, payload_type: u8) -> String {
-    let Params::H264 { sps, pps } = &track.params else { return String::new() };
-    let profile =
-        sps.get(1..4).unwrap_or_default().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-    let [sps, pps] = [sps, pps].map(|set| BASE64_STANDARD.encode(set));
-    format!(
-        "a=fmtp:{payload_type} packetization-mode=1;profile-level-id={profile};sprop-parameter-sets={sps},{pps}\r\n"
-    )
+    let controls: Vec<String> = (0..clip.tracks.len()).map(|number| format!("track{number}")).collect();
+    let tracks = clip.tracks.iter().enumerate().zip(&controls);
+    let tracks = tracks.map(|((number, track), control)| (track, payload_type(number), control.as_str()));
+    sdp::describe("Streamgate demo", tracks)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::CLIP;
     use super::*;
-    use crate::sources::rtsp::framer::{Framer, Incoming};
+    use crate::rtsp::{Framer, Incoming, Limits};
     use crate::sources::rtsp::sdp::Sdp;
 
     fn dialog() -> Dialog {
@@ -178,11 +137,11 @@ mod tests {
     }
 
     fn ask(dialog: &mut Dialog, request: &str) -> String {
-        let mut framer = Framer::default();
+        let mut framer = Framer::new(Limits::SERVER);
         let bytes = format!("{request}\r\n\r\n");
         framer.space()[..bytes.len()].copy_from_slice(bytes.as_bytes());
         framer.filled(bytes.len());
-        let Ok(Some(Incoming::Request(request))) = framer.next_message() else {
+        let Ok(Some(Incoming::Request(request, _))) = framer.next_message() else {
             panic!("no request: {request}")
         };
         dialog.answer(&request, Instant::now(), SystemTime::now())

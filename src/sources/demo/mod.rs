@@ -1,5 +1,5 @@
 //! The built-in demo camera, `demo:`: a clip that a small RTSP server on loopback plays, pulled as from any camera.
-//! May use `media`, `graph` and the `rtsp` source.
+//! May use `media`, `graph`, what `rtsp` knows of the wire, and the `rtsp` source.
 //! Must never take a short cut: what the demo shows has gone the whole way that a camera's media goes.
 
 mod clip;

@@ -2,6 +2,7 @@
 
 use super::clip::Clip;
 use crate::media::rtp::header::{Header, SenderReport, write_description, write_sender_report};
+use crate::rtsp::framing::interleave;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -142,18 +143,6 @@ impl Playback {
 /// A duration in ticks of a clock, modulo 2³² as RTP counts.
 fn ticks(duration: Duration, clock_rate: u32) -> u32 {
     (duration.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32
-}
-
-/// Appends one interleaved packet: `$`, channel, length, and what `write` appends.
-fn interleave(channel: u8, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(&[b'$', channel, 0, 0]);
-    let start = out.len();
-    write(out);
-    // Packets are small: payloads have at most 1200 bytes.
-    let length = (out.len() - start) as u16;
-    if let Some(field) = out.get_mut(start - 2..start) {
-        field.copy_from_slice(&length.to_be_bytes());
-    }
 }
 
 #[cfg(test)]

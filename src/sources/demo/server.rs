@@ -2,7 +2,7 @@
 
 use super::clip::Clip;
 use super::dialog::Dialog;
-use crate::sources::rtsp::framer::{Framer, Incoming};
+use crate::rtsp::{Framer, Incoming, Limits};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -49,7 +49,7 @@ pub async fn serve(listener: TcpListener, clip: Arc<Clip>) {
 async fn converse(mut stream: TcpStream, clip: Arc<Clip>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut dialog = Dialog::new(clip);
-    let mut framer = Framer::default();
+    let mut framer = Framer::new(Limits::SERVER);
     let mut out = Vec::new();
     let mut patient_until = Instant::now() + IDLE;
     loop {
@@ -64,7 +64,7 @@ async fn converse(mut stream: TcpStream, clip: Arc<Clip>) -> io::Result<()> {
                     Err(error) => return Err(error),
                 }
                 while let Some(message) = framer.next_message().map_err(io::Error::other)? {
-                    if let Incoming::Request(request) = message {
+                    if let Incoming::Request(request, _) = message {
                         let answer = dialog.answer(&request, Instant::now(), SystemTime::now());
                         send(&mut stream, answer.as_bytes()).await?;
                         patient_until = Instant::now() + IDLE;

@@ -1,4 +1,4 @@
-//! What the camera's answers mean: status codes, Session, Transport, and where control URLs point.
+//! What the camera's answers mean: status codes, Session, and where control URLs point.
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::time::Duration;
@@ -49,48 +49,6 @@ pub fn parse_session(value: &str) -> (String, Duration) {
         .filter(|seconds| (1..=86_400).contains(seconds))
         .map_or(DEFAULT_SESSION_TIMEOUT, Duration::from_secs);
     (id, timeout)
-}
-
-/// What the camera's `Transport` header says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TransportAnswer {
-    /// RTP over this connection.
-    pub is_tcp: bool,
-    /// Channels for RTP and RTCP.
-    pub interleaved: Option<(u8, u8)>,
-    /// The camera's ports for RTP and RTCP.
-    pub server_port: Option<(u16, u16)>,
-}
-
-/// Reads `RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=…` (RFC 2326 §12.39).
-pub fn parse_transport(value: &str) -> TransportAnswer {
-    let mut answer = TransportAnswer::default();
-    for part in value.split(',').next().unwrap_or_default().split(';') {
-        let part = part.trim();
-        match part.split_once('=') {
-            Some((name, value)) if name.eq_ignore_ascii_case("interleaved") => {
-                answer.interleaved =
-                    parse_pair(value).and_then(|(a, b)| Some((a.try_into().ok()?, b.try_into().ok()?)));
-            }
-            Some((name, value)) if name.eq_ignore_ascii_case("server_port") => {
-                answer.server_port = parse_pair(value)
-            }
-            Some(_) => {}
-            None => answer.is_tcp |= part.eq_ignore_ascii_case("RTP/AVP/TCP"),
-        }
-    }
-    answer
-}
-
-/// Reads `5000-5001` or `5000`.
-fn parse_pair(value: &str) -> Option<(u16, u16)> {
-    let (first, second) = value.split_once('-').unwrap_or((value, ""));
-    let first: u16 = first.trim().parse().ok()?;
-    let second = match second.trim() {
-        "" => first.checked_add(1)?,
-        second => second.parse().ok()?,
-    };
-    Some((first, second))
 }
 
 /// The URL that relative control attributes start from (RFC 2326 §C.1.1).
@@ -172,20 +130,6 @@ mod tests {
         assert_eq!(parse_session(" ab ; timeout = 30 "), ("ab".into(), Duration::from_secs(30)));
         for odd in ["12", "12;timeout=0", "12;timeout=-1", "12;timeout=x", "12;other=1"] {
             assert_eq!(parse_session(odd), ("12".into(), Duration::from_secs(60)), "{odd}");
-        }
-    }
-
-    #[test]
-    fn transport_headers_are_read_leniently() {
-        let tcp = parse_transport("RTP/AVP/TCP;unicast;interleaved=2-3;ssrc=0x6f7c");
-        assert_eq!((tcp.is_tcp, tcp.interleaved), (true, Some((2, 3))));
-        let udp =
-            parse_transport("RTP/AVP;unicast;client_port=5000-5001; server_port=6000-6001;source=1.2.3.4");
-        assert_eq!((udp.is_tcp, udp.server_port), (false, Some((6000, 6001))));
-        assert_eq!(parse_transport("RTP/AVP/TCP;interleaved=4").interleaved, Some((4, 5)));
-        for odd in ["", ";;;", "interleaved=300-301", "server_port=65535", "interleaved=-"] {
-            let answer = parse_transport(odd);
-            assert_eq!((answer.interleaved, answer.server_port), (None, None), "{odd}");
         }
     }
 

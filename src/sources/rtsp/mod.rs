@@ -1,10 +1,9 @@
 //! Cameras over RTSP 1.0 (RFC 2326), RTP interleaved or over UDP.
-//! May use `media` and `graph`, and of retina its message parser: the sockets and their bounds are ours.
+//! May use `media` and `graph`, and `rtsp` for what is on the wire.
 //! Must never trust a camera: every read, wait and list here has a limit.
 
 mod answer;
 mod auth;
-pub mod framer;
 mod play;
 mod receive;
 pub mod sdp;

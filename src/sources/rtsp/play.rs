@@ -1,12 +1,12 @@
 //! While media flows: read what there is, write it, flush, wait; keepalives, receiver reports, stall detection.
 
 use super::Output;
-use super::framer::Incoming;
 use super::receive::Receiver;
 use super::session::{Session, Setup};
 use super::udp::{self, Received, UdpPair};
 use super::wire::WireError;
 use crate::graph::SourceError;
+use crate::rtsp::Incoming;
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
@@ -102,7 +102,7 @@ fn take_messages<O: Output>(
     while let Some(message) = session.wire.next_message()? {
         match message {
             Incoming::Data { channel, payload } => receiver.interleaved(channel, payload, arrival, out),
-            Incoming::Request(request) => session.answer(&request)?,
+            Incoming::Request(request, _) => session.answer(&request)?,
             Incoming::Response(answer, _) => {
                 let Some(attempts) = keepalive.open.take() else { continue };
                 if session.take_keepalive_answer(&answer, attempts) {
@@ -147,7 +147,7 @@ pub async fn udp_comes_through(
     loop {
         loop {
             match session.wire.next_message() {
-                Ok(Some(Incoming::Request(request))) => {
+                Ok(Some(Incoming::Request(request, _))) => {
                     session.answer(&request).map_err(|e| ended(session, e))?
                 }
                 Ok(Some(_)) => {}

@@ -1,17 +1,15 @@
 //! The dialogue with a camera (RFC 2326): OPTIONS, DESCRIBE, SETUP, PLAY, keepalives, TEARDOWN.
 
-use super::answer::{
-    TransportAnswer, base_uri, join_control, parse_session, parse_transport, status_in_words,
-};
+use super::answer::{base_uri, join_control, parse_session, status_in_words};
 use super::auth::{Auth, Challenged};
-use super::framer::Incoming;
 use super::sdp::Sdp;
 use super::udp::UdpPair;
-use super::url::{RtspUrl, Transport};
+use super::url::{self, RtspUrl};
 use super::wire::{Wire, WireError};
 use crate::graph::SourceError;
 use crate::media::{Kind, Track};
-use retina::rtsp::msg::{Request, Response};
+use crate::rtsp::message::Draft;
+use crate::rtsp::{Incoming, Request, Response, Transport};
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -139,20 +137,20 @@ impl Session {
     pub async fn describe(&mut self) -> Result<Description, Fail> {
         let uri = self.url.request_uri.clone();
         // Some cameras don't know OPTIONS; its only use is to learn how to keep the session alive.
-        let options = self.request("OPTIONS", &uri, "").await?;
+        let options = self.request("OPTIONS", &uri, &[]).await?;
         self.note_methods(&options.head);
         self.note_server(&options.head);
 
-        let answer = self.request("DESCRIBE", &uri, "Accept: application/sdp\r\n").await?;
+        let answer = self.request("DESCRIBE", &uri, &[("Accept", "application/sdp")]).await?;
         self.note_server(&answer.head);
-        if matches!(answer.head.status_code.as_u16(), 301 | 302 | 303 | 305)
+        if matches!(answer.head.status, 301 | 302 | 303 | 305)
             && let Some(location) = answer.head.headers.get("Location")
         {
             return Err(Fail::Redirect(location.to_string()));
         }
         self.succeeded(&answer.head)?;
         let sdp = Sdp::parse(&answer.body);
-        let header = |name| answer.head.headers.get(name).map(|v| &**v);
+        let header = |name| answer.head.headers.get(name);
         if sdp.medias.is_empty() {
             let what = header("Content-Type").unwrap_or("no content type");
             let length = answer.body.len();
@@ -187,12 +185,12 @@ impl Session {
                 None => description.aggregate.clone(),
             };
             let mut udp = None;
-            if self.url.transport == Transport::Udp {
+            if self.url.transport == url::Transport::Udp {
                 match self.setup_udp(&uri).await {
                     Ok(pair) => udp = Some(pair),
                     Err(Fail::Transport(why)) if self.id.is_none() => {
                         tracing::info!(url = %self.url.shown, "no UDP, TCP instead: {why}");
-                        self.url.transport = Transport::Tcp;
+                        self.url.transport = url::Transport::Tcp;
                     }
                     Err(e) => return Err(e),
                 }
@@ -241,8 +239,7 @@ impl Session {
             .max()
             .map_or(0, |c| c.saturating_add(1));
         let proposed = (next & !1, next | 1);
-        let transport =
-            format!("Transport: RTP/AVP/TCP;unicast;interleaved={}-{}\r\n", proposed.0, proposed.1);
+        let transport = format!("RTP/AVP/TCP;unicast;interleaved={}-{}", proposed.0, proposed.1);
         let answer = self.setup_request(uri, &transport).await?;
         if answer.server_port.is_some() && answer.interleaved.is_none() && !answer.is_tcp {
             return Err(
@@ -256,7 +253,7 @@ impl Session {
         let mut pair = UdpPair::bind(self.wire.local, self.wire.peer)
             .map_err(|e| Fail::Transport(format!("no pair of UDP ports to be had: {e}")))?;
         let (rtp, rtcp) = pair.ports;
-        let transport = format!("Transport: RTP/AVP;unicast;client_port={rtp}-{rtcp}\r\n");
+        let transport = format!("RTP/AVP;unicast;client_port={rtp}-{rtcp}");
         let answer = self.setup_request(uri, &transport).await.map_err(|e| match e {
             Fail::Status(why) => Fail::Transport(why),
             e => e,
@@ -268,8 +265,8 @@ impl Session {
         Ok(pair)
     }
 
-    async fn setup_request(&mut self, uri: &str, headers: &str) -> Result<TransportAnswer, Fail> {
-        let answer = self.request("SETUP", uri, headers).await?;
+    async fn setup_request(&mut self, uri: &str, transport: &str) -> Result<Transport, Fail> {
+        let answer = self.request("SETUP", uri, &[("Transport", transport)]).await?;
         self.succeeded(&answer.head)?;
         // The first session id is kept: some cameras change it with each SETUP and mean the first.
         if let Some(session) = answer.head.headers.get("Session") {
@@ -278,7 +275,7 @@ impl Session {
                 (self.id, self.timeout) = (Some(id), timeout);
             }
         }
-        Ok(answer.head.headers.get("Transport").map(|t| parse_transport(t)).unwrap_or_default())
+        Ok(answer.head.headers.get("Transport").map(Transport::parse).unwrap_or_default())
     }
 
     /// PLAY. Media that comes before the answer is in [`Session::early`].
@@ -287,7 +284,7 @@ impl Session {
     /// What the camera answered.
     pub async fn play(&mut self) -> Result<(), Fail> {
         let uri = self.aggregate_uri();
-        let answer = self.request("PLAY", &uri, "Range: npt=0.000-\r\n").await?;
+        let answer = self.request("PLAY", &uri, &[("Range", "npt=0.000-")]).await?;
         self.succeeded(&answer.head)
     }
 
@@ -298,15 +295,15 @@ impl Session {
     pub fn send_keepalive(&mut self) -> Result<(), WireError> {
         let method = if self.has_get_parameter { "GET_PARAMETER" } else { "OPTIONS" };
         let uri = self.aggregate_uri();
-        let message = self.signed(method, &uri, "");
+        let message = self.signed(method, &uri, &[]);
         self.wire.send(&message)
     }
 
     /// Takes an answer that comes while media flows, to the keepalive. True if it must be sent again, newly signed.
     pub fn take_keepalive_answer(&mut self, answer: &Response, attempts: usize) -> bool {
-        match answer.status_code.as_u16() {
+        match answer.status {
             401 => {
-                let challenge = answer.headers.get("WWW-Authenticate").map(|v| &**v);
+                let challenge = answer.headers.get("WWW-Authenticate");
                 self.auth.challenged(challenge, attempts) == Challenged::Retry
             }
             404 | 405 | 501 | 551 if self.has_get_parameter => {
@@ -335,20 +332,20 @@ impl Session {
         &mut self,
         method: &'static str,
         uri: &str,
-        headers: &str,
+        headers: &[(&str, &str)],
     ) -> Result<Answer, SourceError> {
         self.asking = method;
         for attempts in 0.. {
             let message = self.signed(method, uri, headers);
             self.wire.send(&message).map_err(|e| self.broken(e))?;
             let answer = self.await_answer().await.map_err(|e| self.broken(e))?;
-            if answer.head.status_code.as_u16() != 401 {
-                if answer.head.status_code.is_success() {
+            if answer.head.status != 401 {
+                if answer.head.is_success() {
                     self.auth.accepted();
                 }
                 return Ok(answer);
             }
-            let challenge = answer.head.headers.get("WWW-Authenticate").map(|v| &**v);
+            let challenge = answer.head.headers.get("WWW-Authenticate");
             if let Challenged::GiveUp(reason) = self.auth.challenged(challenge, attempts) {
                 return Err(SourceError::Refused(format!("401 Unauthorized: {reason}")));
             }
@@ -361,9 +358,9 @@ impl Session {
     async fn await_answer(&mut self) -> Result<Answer, WireError> {
         loop {
             match self.wire.next_message()? {
-                Some(Incoming::Response(head, _)) if head.status_code.as_u16() < 200 => {}
+                Some(Incoming::Response(head, _)) if head.status < 200 => {}
                 Some(Incoming::Response(head, body)) => return Ok(Answer { head, body: body.to_vec() }),
-                Some(Incoming::Request(request)) => self.answer(&request)?,
+                Some(Incoming::Request(request, _)) => self.answer(&request)?,
                 Some(Incoming::Data { channel, payload }) => {
                     if self.asking == "PLAY"
                         && self.early.len() < MAX_EARLY_PACKETS
@@ -379,19 +376,15 @@ impl Session {
     }
 
     /// A request as it goes over the wire, numbered and signed.
-    fn signed(&mut self, method: &str, uri: &str, headers: &str) -> String {
+    fn signed(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> String {
         self.cseq = self.cseq.wrapping_add(1);
-        let mut message =
-            format!("{method} {uri} RTSP/1.0\r\nCSeq: {}\r\nUser-Agent: {USER_AGENT}\r\n", self.cseq);
-        if let Some(id) = &self.id {
-            message.push_str(&format!("Session: {id}\r\n"));
-        }
-        if let Some(authorization) = self.auth.authorization(method, uri) {
-            message.push_str(&format!("Authorization: {authorization}\r\n"));
-        }
-        message.push_str(headers);
-        message.push_str("\r\n");
-        message
+        let authorization = self.auth.authorization(method, uri);
+        Draft::request(method, uri, self.cseq)
+            .with("User-Agent", USER_AGENT)
+            .with_some("Session", self.id.as_deref())
+            .with_some("Authorization", authorization.as_deref())
+            .with_all(headers)
+            .finish()
     }
 
     fn aggregate_uri(&self) -> String {
@@ -412,10 +405,10 @@ impl Session {
     }
 
     fn succeeded(&self, head: &Response) -> Result<(), Fail> {
-        if head.status_code.is_success() {
+        if head.is_success() {
             return Ok(());
         }
-        let why = status_in_words(self.asking, head.status_code.as_u16(), &head.reason_phrase);
+        let why = status_in_words(self.asking, head.status, &head.reason);
         Err(Fail::Status(self.url.hide(&why)))
     }
 
@@ -436,7 +429,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         if self.id.is_some() {
             let uri = self.aggregate_uri();
-            let message = self.signed("TEARDOWN", &uri, "");
+            let message = self.signed("TEARDOWN", &uri, &[]);
             self.wire.say_farewell(&message);
         }
     }
@@ -444,11 +437,11 @@ impl Drop for Session {
 
 /// What a client says to a server's request (RFC 2326 §10): it knows OPTIONS only.
 fn answer_to(request: &Request) -> String {
-    let status = match &*request.method {
-        "OPTIONS" => "200 OK",
-        "DESCRIBE" | "SETUP" | "PLAY" | "PAUSE" | "RECORD" | "TEARDOWN" => "405 Method Not Allowed",
-        _ => "501 Not Implemented",
+    let status = match request.method.as_str() {
+        "OPTIONS" => 200,
+        "DESCRIBE" | "SETUP" | "PLAY" | "PAUSE" | "RECORD" | "TEARDOWN" => 405,
+        _ => 501,
     };
-    let cseq = request.headers.get("CSeq").map_or("0", |v| &**v);
-    format!("RTSP/1.0 {status}\r\nCSeq: {cseq}\r\nPublic: OPTIONS\r\nUser-Agent: {USER_AGENT}\r\n\r\n")
+    let cseq = request.headers.get("CSeq").unwrap_or("0");
+    Draft::response(status, cseq).with("Public", "OPTIONS").with("User-Agent", USER_AGENT).finish()
 }

@@ -1,6 +1,6 @@
 //! The bounded connection: messages in and out of one TCP stream, safe to cancel at any await.
 
-use super::framer::{Framer, Incoming};
+use crate::rtsp::{Framer, Incoming, Limits};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +42,13 @@ impl Wire {
     pub fn new(stream: TcpStream) -> io::Result<Wire> {
         stream.set_nodelay(true)?;
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-        Ok(Wire { stream: Arc::new(stream), framer: Framer::default(), unsent: Vec::new(), peer, local })
+        Ok(Wire {
+            stream: Arc::new(stream),
+            framer: Framer::new(Limits::CLIENT),
+            unsent: Vec::new(),
+            peer,
+            local,
+        })
     }
 
     /// The next message among the bytes already read; `None` if [`Wire::pump`] must read more.
@@ -50,7 +56,7 @@ impl Wire {
     /// # Errors
     /// [`WireError::Nonsense`].
     pub fn next_message(&mut self) -> Result<Option<Incoming<'_>>, WireError> {
-        self.framer.next_message().map_err(WireError::Nonsense)
+        self.framer.next_message().map_err(|why| WireError::Nonsense(format!("the camera {why}")))
     }
 
     /// Queues a message and sends what can be sent at once; [`Wire::pump`] sends the rest.

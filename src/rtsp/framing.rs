@@ -1,31 +1,40 @@
-//! RTSP messages (RFC 2326 §4, §10.12) out of a byte stream, with bounds: no I/O.
+//! Messages and interleaved data (RFC 2326 §4, §10.12) out of a byte stream, with bounds.
 //!
-//! The grammar is retina's. The bounds are ours, because its parser looks at sizes only when a head is complete; and
-//! heads are mended line by line before it sees them, because cameras send what it is too strict for: lines that end
-//! without a carriage return, headers without a value, text in the vendor's own alphabet.
+//! Lenient where cameras and players are careless: lines that end without a carriage return, headers without a value,
+//! text in the vendor's own alphabet, empty lines between messages.
 
-use retina::rtsp::msg::{Message, Request, Response};
-use retina::rtsp::parse::{FeedError, Parser};
+use super::message::{Headers, Request, Response, Start};
 
-/// Most bytes of one message's head.
-pub const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// Most header lines of one message.
-pub const MAX_HEAD_LINES: usize = 256;
-/// Most bytes of one message's body.
-pub const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// The buffer's usual size: one interleaved packet (64 KiB) and as much again to read ahead.
-const BUFFER_BYTES: usize = 128 * 1024;
-/// What one read is offered at least.
-const READ_BYTES: usize = 64 * 1024;
+/// Bounds of one connection's messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most bytes of a head.
+    pub head_bytes: usize,
+    /// Most lines of a head.
+    pub head_lines: usize,
+    /// Most bytes of a body.
+    pub body_bytes: usize,
+    /// What one read is offered at least.
+    pub read_bytes: usize,
+}
 
-/// One message from the camera.
+impl Limits {
+    /// For a client: a camera's answers, and media in large reads.
+    pub const CLIENT: Limits =
+        Limits { head_bytes: 64 * 1024, head_lines: 256, body_bytes: 1024 * 1024, read_bytes: 64 * 1024 };
+    /// For a server: what players ask is short, and there are many of them.
+    pub const SERVER: Limits =
+        Limits { head_bytes: 16 * 1024, head_lines: 64, body_bytes: 16 * 1024, read_bytes: 2 * 1024 };
+}
+
+/// What came.
 #[derive(Debug)]
 pub enum Incoming<'a> {
     /// An answer and its body.
     Response(Response, &'a [u8]),
-    /// A request of the camera's.
-    Request(Request),
-    /// Interleaved binary data (RFC 2326 §10.12).
+    /// A request and its body.
+    Request(Request, &'a [u8]),
+    /// Interleaved binary data.
     Data {
         /// The channel it is for.
         channel: u8,
@@ -34,51 +43,53 @@ pub enum Incoming<'a> {
     },
 }
 
-/// Cuts a byte stream into messages. Holds at most [`MAX_BODY_BYTES`] and a read's worth more.
+/// Cuts a byte stream into messages. Holds at most one message or packet and a read's worth more.
 pub struct Framer {
-    parser: Parser,
+    limits: Limits,
     buffer: Vec<u8>,
     /// The unparsed bytes are `buffer[start..end]`.
     start: usize,
     end: usize,
     /// The lines taken of the message that is being read, as they came.
     head: Vec<u8>,
-    /// The same mended, as far as the parser has not taken it yet.
-    mended: Vec<u8>,
+    lines: usize,
+    /// The message that is being read: its first line and the header fields so far.
+    message: Option<(Start, Headers)>,
     /// The head is complete and a body of so many bytes follows.
     body: Option<usize>,
 }
 
-impl Default for Framer {
-    fn default() -> Self {
+impl Framer {
+    /// Nothing read yet.
+    pub fn new(limits: Limits) -> Framer {
         Framer {
-            parser: Parser::builder().max_message_size(MAX_HEAD_BYTES + MAX_BODY_BYTES).build(),
-            buffer: vec![0; BUFFER_BYTES],
+            limits,
+            buffer: vec![0; limits.read_bytes * 2],
             start: 0,
             end: 0,
             head: Vec::new(),
-            mended: Vec::new(),
+            lines: 0,
+            message: None,
             body: None,
         }
     }
-}
 
-impl Framer {
-    /// Room for the next read, 64 KiB or more; tell with [`Framer::filled`] how much was read.
+    /// Room for the next read; tell with [`Framer::filled`] how much was read.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
-        let wanted = (self.end + READ_BYTES).max(BUFFER_BYTES);
+        let usual = self.limits.read_bytes * 2;
+        let wanted = (self.end + self.limits.read_bytes).max(usual);
         if wanted > self.buffer.len() {
-            // Only a body makes it grow, and bodies are bounded.
-            let size = wanted.next_multiple_of(BUFFER_BYTES);
+            // Only a body or a packet makes it grow, and both are bounded.
+            let size = wanted.next_multiple_of(usual);
             self.buffer.reserve_exact(size - self.buffer.len());
             self.buffer.resize(size, 0);
-        } else if self.buffer.len() > BUFFER_BYTES && wanted == BUFFER_BYTES {
-            self.buffer.truncate(BUFFER_BYTES);
+        } else if self.buffer.len() > usual && wanted == usual {
+            self.buffer.truncate(usual);
             self.buffer.shrink_to_fit();
         }
         self.buffer.get_mut(self.end..).unwrap_or_default()
@@ -89,9 +100,14 @@ impl Framer {
         self.end = (self.end + count).min(self.buffer.len());
     }
 
+    /// Bytes that were read and not taken yet.
+    pub fn unparsed(&self) -> usize {
+        self.end - self.start
+    }
+
     /// Bytes of memory the buffers hold.
     pub fn capacity(&self) -> usize {
-        self.buffer.capacity() + self.head.capacity() + self.mended.capacity()
+        self.buffer.capacity() + self.head.capacity()
     }
 
     /// Whether a message has begun and is not complete.
@@ -102,83 +118,107 @@ impl Framer {
     /// The next complete message, `None` if more must be read.
     ///
     /// # Errors
-    /// What the camera sent and why it can't be taken. The stream is of no use then.
+    /// What the other side did, beginning with the verb: `sent what is no RTSP: …`. The stream is of no use then.
     pub fn next_message(&mut self) -> Result<Option<Incoming<'_>>, String> {
         while self.body.is_none() {
             let unparsed = self.buffer.get(self.start..self.end).unwrap_or_default();
-            if self.between_messages() && unparsed.first() == Some(&b'$') {
+            let is_between = self.message.is_none();
+            if is_between && unparsed.first() == Some(&b'$') {
                 return Ok(self.next_data());
             }
             let Some(line) =
                 unparsed.split_inclusive(|byte| *byte == b'\n').next().filter(|l| l.ends_with(b"\n"))
             else {
                 // Whether this is a message at all is not left open until a line ends.
-                if self.between_messages()
-                    && !unparsed.iter().take(4).all(|b| b.is_ascii_alphabetic() || *b == b'\r')
-                {
-                    return Err(format!("the camera sent what is no RTSP: {}", excerpt(unparsed, unparsed)));
+                if is_between && !unparsed.iter().take(4).all(|b| b.is_ascii_alphabetic() || *b == b'\r') {
+                    return Err(format!("sent what is no RTSP: {}", excerpt(unparsed, unparsed)));
                 }
-                return check_head(&self.head, unparsed).map(|()| None);
+                return self.check_head(unparsed.len()).map(|()| None);
             };
-            mend(line, self.between_messages(), &mut self.mended);
+            let (length, text) = (line.len(), text_of(line));
             self.head.extend_from_slice(line);
-            self.start += line.len();
-            check_head(&self.head, &[])?;
-            let mut input = self.mended.as_slice();
-            let parsed = self.parser.feed(&mut input);
-            let taken = self.mended.len() - input.len();
-            match parsed {
-                // An empty line between messages.
-                Ok(None) => {}
-                Ok(Some((message, _))) => {
-                    self.reset();
-                    return Ok(without_data(message, &[]));
-                }
-                Err(FeedError::Incomplete(incomplete)) => {
-                    self.body = incomplete.needed.map(|needed| needed.get())
-                }
-                Err(FeedError::Invalid(invalid)) => {
-                    let why = |label| invalid.context.contains(&label);
-                    return Err(if why("Content-Length") {
-                        format!("the camera answered with {}, which is no length", content_length(&self.head))
-                    } else if why("message-too-large") {
-                        too_large(&self.head)
-                    } else {
-                        let last = self.head.split_inclusive(|byte| *byte == b'\n').next_back();
-                        format!(
-                            "the camera sent what is no RTSP: {}",
-                            excerpt(last.unwrap_or_default(), &self.head)
-                        )
-                    });
-                }
-            }
-            self.mended.drain(..taken);
+            self.start += length;
+            self.lines += 1;
+            self.check_head(0)?;
+            self.take_line(&text)?;
         }
-        self.next_body()
-    }
-
-    /// Nothing but empty lines has come of the next message.
-    fn between_messages(&self) -> bool {
-        self.head.iter().all(|byte| b"\r\n".contains(byte))
-    }
-
-    /// The message whose body is awaited.
-    fn next_body(&mut self) -> Result<Option<Incoming<'_>>, String> {
         let needed = self.body.unwrap_or_default();
-        if needed > MAX_BODY_BYTES {
-            return Err(too_large(&self.head));
-        }
         let end = self.start + needed;
         if end > self.end {
             return Ok(None);
         }
         let begin = std::mem::replace(&mut self.start, end);
+        let message = self.message.take();
         self.reset();
         let body = self.buffer.get(begin..end).unwrap_or_default();
-        match self.parser.feed(&mut { body }) {
-            Ok(Some((message, _))) => Ok(without_data(message, body)),
-            _ => Err("the camera sent what is no RTSP: a body of another length than it said".to_owned()),
+        Ok(message.map(|(start, headers)| match start {
+            Start::Request { method, uri } => Incoming::Request(Request { method, uri, headers }, body),
+            Start::Response { status, reason } => {
+                Incoming::Response(Response { status, reason, headers }, body)
+            }
+        }))
+    }
+
+    /// Takes one line of a head.
+    fn take_line(&mut self, line: &str) -> Result<(), String> {
+        let Some((_, headers)) = &mut self.message else {
+            // Empty lines between messages are passed over.
+            if !line.is_empty() {
+                let start = Start::parse(line).ok_or_else(|| self.no_rtsp())?;
+                self.message = Some((start, Headers::default()));
+            }
+            return Ok(());
+        };
+        if line.is_empty() {
+            let length = headers.get("Content-Length").map(str::to_owned);
+            self.body = Some(length.map_or(Ok(0), |length| self.body_length(&length))?);
+            return Ok(());
         }
+        if line.starts_with(' ') && headers.continue_last(line.trim()) {
+            return Ok(());
+        }
+        let Some((name, value)) = line.split_once(':').map(|(name, value)| (name.trim(), value.trim()))
+        else {
+            return Err(self.no_rtsp());
+        };
+        if name.is_empty() || name.contains(' ') {
+            return Err(self.no_rtsp());
+        }
+        // A header without a value says nothing.
+        if !value.is_empty() {
+            headers.add(name, value);
+        }
+        Ok(())
+    }
+
+    fn body_length(&self, text: &str) -> Result<usize, String> {
+        let quoted = content_length(&self.head);
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!("sent {quoted}, which is no length"));
+        }
+        let most = self.limits.body_bytes;
+        text.parse().ok().filter(|length| *length <= most).ok_or_else(|| {
+            let limit =
+                if most >= 1 << 20 { format!("{} MiB", most >> 20) } else { format!("{} KiB", most >> 10) };
+            format!("sent {quoted}, and no more than {limit} is taken")
+        })
+    }
+
+    fn no_rtsp(&self) -> String {
+        let last = self.head.split_inclusive(|byte| *byte == b'\n').next_back().unwrap_or_default();
+        format!("sent what is no RTSP: {}", excerpt(last, &self.head))
+    }
+
+    /// Checks the head so far, and so many bytes of an unfinished line.
+    fn check_head(&self, more_bytes: usize) -> Result<(), String> {
+        let Limits { head_bytes, head_lines, .. } = self.limits;
+        if self.head.len() + more_bytes > head_bytes {
+            return Err(format!("sent a message head of more than {} KiB", head_bytes / 1024));
+        }
+        if self.lines > head_lines {
+            return Err(format!("sent a message head of more than {head_lines} lines"));
+        }
+        Ok(())
     }
 
     /// The interleaved data that begins here, once it is complete.
@@ -189,56 +229,52 @@ impl Framer {
         let payload = unparsed.get(4..4 + length)?;
         self.start += 4 + length;
         self.head.clear();
+        self.lines = 0;
         Some(Incoming::Data { channel, payload })
     }
 
     /// The next byte begins a message.
     fn reset(&mut self) {
         self.body = None;
+        self.lines = 0;
         self.head.clear();
         self.head.shrink_to(4096);
-        self.mended.clear();
-        self.mended.shrink_to(4096);
     }
 }
 
-fn without_data(message: Message, body: &[u8]) -> Option<Incoming<'_>> {
-    match message {
-        Message::Response(response) => Some(Incoming::Response(response, body)),
-        Message::Request(request) => Some(Incoming::Request(request)),
-        // Interleaved data never gets as far as the parser.
-        Message::Data(_) => None,
+/// What goes before interleaved data of that length.
+pub fn data_head(channel: u8, length: u16) -> [u8; 4] {
+    let [high, low] = length.to_be_bytes();
+    [b'$', channel, high, low]
+}
+
+/// Appends one interleaved packet: its head, and what `write` appends, at most 64 KiB.
+pub fn interleave(channel: u8, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let begin = out.len();
+    out.extend_from_slice(&data_head(channel, 0));
+    let start = out.len();
+    write(out);
+    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
+    out.truncate(start + usize::from(length));
+    if let Some(head) = out.get_mut(begin..start) {
+        head.copy_from_slice(&data_head(channel, length));
     }
 }
 
-/// Appends a line of a head as RFC 2326 wants it. A header without a value is left out: it says nothing.
-fn mend(line: &[u8], is_first: bool, out: &mut Vec<u8>) {
-    let line = if is_first { line.strip_suffix(b"\n").unwrap_or(line) } else { line.trim_ascii_end() };
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let value = line.iter().position(|byte| *byte == b':').map(|colon| &line[colon + 1..]);
-    if !is_first && !line.is_empty() && value.is_some_and(|value| value.trim_ascii().is_empty()) {
-        return;
-    }
-    let printable = |byte: &u8| if (0x20..0x7f).contains(byte) { *byte } else { b'?' };
-    out.extend(line.iter().map(|byte| if *byte == b'\t' { b' ' } else { printable(byte) }));
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Checks a head that is in two parts, complete or not.
-fn check_head(first: &[u8], second: &[u8]) -> Result<(), String> {
-    if first.len() + second.len() > MAX_HEAD_BYTES {
-        return Err(format!("the camera sent a message head of more than {} KiB", MAX_HEAD_BYTES / 1024));
-    }
-    let lines = |part: &[u8]| part.iter().filter(|b| **b == b'\n').count();
-    if lines(first) + lines(second) > MAX_HEAD_LINES {
-        return Err(format!("the camera sent a message head of more than {MAX_HEAD_LINES} lines"));
-    }
-    Ok(())
-}
-
-fn too_large(head: &[u8]) -> String {
-    let limit = MAX_BODY_BYTES / (1024 * 1024);
-    format!("the camera answered with {}, and no more than {limit} MiB is taken", content_length(head))
+/// A line without its end. Tabs and what else is not printable become harmless.
+fn text_of(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line.trim_ascii_end());
+    text.chars()
+        .map(|c| {
+            if c == '\t' {
+                ' '
+            } else if c.is_control() {
+                '?'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// The Content-Length lines of a head, quoted.
@@ -274,9 +310,11 @@ fn printable(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    const BODY: usize = Limits::CLIENT.body_bytes;
+
     /// Feeds bytes as reads of `step` bytes would and collects a line for each message.
     fn read(bytes: &[u8], step: usize) -> Result<Vec<String>, String> {
-        let mut framer = Framer::default();
+        let mut framer = Framer::new(Limits::CLIENT);
         let mut seen = Vec::new();
         for chunk in bytes.chunks(step) {
             let mut chunk = chunk;
@@ -288,8 +326,8 @@ mod tests {
                 framer.filled(n);
                 while let Some(message) = framer.next_message()? {
                     seen.push(match message {
-                        Incoming::Response(r, body) => format!("{} {}", r.status_code, body.len()),
-                        Incoming::Request(r) => format!("{}", r.method),
+                        Incoming::Response(r, body) => format!("{} {}", r.status, body.len()),
+                        Incoming::Request(r, _) => format!("{}", r.method),
                         Incoming::Data { channel, payload } => format!("{channel}:{}", payload.len()),
                     });
                 }
@@ -320,11 +358,11 @@ mod tests {
 
     #[test]
     fn a_body_of_a_mebibyte_passes_and_its_memory_is_given_back() {
-        let mut bytes = format!("RTSP/1.0 200 OK\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n").into_bytes();
-        bytes.resize(bytes.len() + MAX_BODY_BYTES, b'a');
-        assert_eq!(read(&bytes, 5000).expect("valid"), [format!("200 {MAX_BODY_BYTES}")]);
+        let mut bytes = format!("RTSP/1.0 200 OK\r\nContent-Length: {BODY}\r\n\r\n").into_bytes();
+        bytes.resize(bytes.len() + BODY, b'a');
+        assert_eq!(read(&bytes, 5000).expect("valid"), [format!("200 {BODY}")]);
 
-        let mut framer = Framer::default();
+        let mut framer = Framer::new(Limits::CLIENT);
         for chunk in bytes.chunks(5000) {
             framer.space()[..chunk.len()].copy_from_slice(chunk);
             framer.filled(chunk.len());
@@ -389,9 +427,30 @@ mod tests {
         for step in [1, 2, 5, usize::MAX] {
             assert_eq!(read(careless.as_bytes(), step).expect("mended"), ["200 4"], "step {step}");
         }
-        let mut mended = Vec::new();
-        mend("Server:\tKam\u{e9}ra 1 \r\n".as_bytes(), false, &mut mended);
-        assert_eq!(mended, b"Server: Kam??ra 1\r\n");
+        assert_eq!(text_of("Server:\tKam\u{e9}ra\u{7} 1 \r\n".as_bytes()), "Server: Kam\u{e9}ra? 1");
+        assert_eq!(text_of(b"Server: \xcd\xf8\r\n"), "Server: \u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn requests_keep_their_body_and_folded_lines() {
+        let mut framer = Framer::new(Limits::SERVER);
+        let bytes = b"SET_PARAMETER rtsp://h/x RTSP/1.0\r\nCSeq: 7\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nhi$\x01\x00\x02ab";
+        framer.space()[..bytes.len()].copy_from_slice(bytes);
+        framer.filled(bytes.len());
+        let Ok(Some(Incoming::Request(request, b"hi"))) = framer.next_message() else { panic!("a request") };
+        assert_eq!((request.method.as_str(), request.uri.as_str()), ("SET_PARAMETER", "rtsp://h/x"));
+        assert_eq!((request.headers.get("cseq"), request.headers.get("X")), (Some("7"), Some("a b")));
+        assert!(matches!(framer.next_message(), Ok(Some(Incoming::Data { channel: 1, payload: b"ab" }))));
+        assert!(matches!(framer.next_message(), Ok(None)));
+        assert!(!framer.is_inside_message());
+    }
+
+    #[test]
+    fn what_is_interleaved_reads_back() {
+        let mut bytes = Vec::new();
+        interleave(3, &mut bytes, |out| out.extend_from_slice(b"packet"));
+        interleave(4, &mut bytes, |out| out.resize(out.len() + 70_000, 1));
+        assert_eq!(read(&bytes, 1000).expect("valid"), ["3:6", "4:65535"]);
     }
 
     #[test]
