@@ -9,10 +9,11 @@ use crate::api::live::Live;
 use crate::api::{self, Api, Info};
 use crate::config::{self, Config, Overrides, Store};
 use crate::consumers::hls::{self, Hls};
+use crate::consumers::rtsp::{self, RtspServer};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
 use crate::graph::{OpenSource, Registry};
 use crate::server::tls::TlsError;
-use crate::server::{BindError, Datagram, IceTcp, OnDatagram, Replayed, Server, UdpPort, auth};
+use crate::server::{BindError, Datagram, IceTcp, OnDatagram, Replayed, Rtsp, Server, UdpPort, auth};
 use crate::sources;
 use crate::telemetry::log;
 use settings::{Certificate, Running};
@@ -81,6 +82,7 @@ pub struct App {
     registry: Arc<Registry>,
     webrtc: Arc<WebRtc>,
     hls: Arc<Hls>,
+    rtsp: Arc<RtspServer>,
     api: Arc<Api>,
     any_origin: Arc<AtomicBool>,
 }
@@ -95,7 +97,10 @@ impl App {
         let Setup { config, store, text, overrides, log } = setup;
         let config_path = if store.exists() { store.named().display().to_string() } else { String::new() };
         let tls = config.api.tls.as_ref().map(settings::read).transpose()?;
-        let server = Server::bind(&config.api.listen).await?;
+        let mut server = Server::bind(&config.api.listen).await?;
+        if let Some(listen) = config.rtsp.listen.as_ref().filter(|listen| **listen != config.api.listen) {
+            server = server.with_rtsp_at(listen).await?;
+        }
         let certificate = Certificate::new(server.tls(), tls);
         let local = server.local_addr();
 
@@ -113,11 +118,20 @@ impl App {
             source_deadline: PATIENCE,
             ..hls::Options::default()
         });
+        let rtsp = RtspServer::new(
+            registry.clone(),
+            rtsp::Options {
+                config: config.rtsp.clone(),
+                source_deadline: PATIENCE,
+                ..rtsp::Options::default()
+            },
+        );
         let any_origin = Arc::new(AtomicBool::new(config.api.any_origin));
         let running = Running {
             log,
             webrtc: webrtc.clone(),
             hls: hls.clone(),
+            rtsp: rtsp.clone(),
             any_origin: any_origin.clone(),
             certificate,
         };
@@ -132,6 +146,7 @@ impl App {
                 revision: REVISION,
                 config_path,
                 listen: local.to_string(),
+                rtsp_listen: server.rtsp_addr().unwrap_or(local).to_string(),
                 started: Instant::now(),
             },
             schemes: sources::SCHEMES,
@@ -140,7 +155,7 @@ impl App {
             bodies: api::request::Bodies::new(api::MAX_BODY, api::MAX_BODIES),
             configurations: api::request::Bodies::new(config::MAX_FILE_BYTES, api::MAX_CONFIGURATIONS),
         });
-        Ok(App { server, registry, webrtc, hls, api, any_origin })
+        Ok(App { server, registry, webrtc, hls, rtsp, api, any_origin })
     }
 
     /// Serves until `shutdown`, then ends everything within three seconds.
@@ -148,16 +163,25 @@ impl App {
         let watch = watch::watch(self.api.live.clone(), shutdown.clone());
         let router = auth::protect(api::router(self.api), self.any_origin);
         announce(self.server.local_addr());
+        if let Some(rtsp) = self.server.rtsp_addr() {
+            tracing::info!("RTSP at {rtsp} as well");
+        }
         let server = self.server.run(
             router,
             ice_tcp(self.webrtc.clone()),
+            rtsp_connection(self.rtsp.clone()),
             on_datagram(self.webrtc.clone()),
             shutdown.clone(),
         );
         let end = async {
             shutdown.cancelled().await;
             tracing::info!("shutting down");
-            tokio::join!(self.webrtc.shutdown(), self.hls.shutdown(), self.registry.shutdown());
+            tokio::join!(
+                self.webrtc.shutdown(),
+                self.hls.shutdown(),
+                self.rtsp.shutdown(),
+                self.registry.shutdown()
+            );
         };
         let deadline = async {
             shutdown.cancelled().await;
@@ -206,6 +230,17 @@ fn ice_tcp(webrtc: Arc<WebRtc>) -> IceTcp {
             if let Ok(local) = stream.local_addr() {
                 webrtc.serve_tcp(Replayed::new(read, stream), peer, local).await;
             }
+        })
+    })
+}
+
+fn rtsp_connection(server: Arc<RtspServer>) -> Rtsp {
+    Arc::new(move |stream, connection| {
+        let server = server.clone();
+        Box::pin(async move {
+            let peer =
+                rtsp::Peer { remote: connection.peer, local: connection.local, is_tls: connection.tls };
+            server.serve(Box::new(stream), peer).await;
         })
     })
 }

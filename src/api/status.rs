@@ -23,6 +23,8 @@ pub struct Info {
     pub config_path: String,
     /// Where it listens, as `127.0.0.1:1984`.
     pub listen: String,
+    /// Where RTSP is served: at a port of its own, or there as well.
+    pub rtsp_listen: String,
     /// When it started.
     pub started: Instant,
 }
@@ -40,10 +42,10 @@ struct View {
     uptime: u64,
 }
 
-/// Empty: there is no RTSP server.
+/// go2rtc's section.
 #[derive(Serialize)]
 struct Rtsp {
-    listen: &'static str,
+    listen: String,
 }
 
 #[derive(Serialize)]
@@ -71,15 +73,22 @@ async fn status(State(api): State<Arc<Api>>, headers: HeaderMap, uri: Uri) -> Js
     if api.live.has_tls() {
         protocols.push("https");
     }
-    protocols.extend(["webrtc/udp", "webrtc/tcp"]);
+    protocols.extend(["webrtc/udp", "webrtc/tcp", "rtsp"]);
+    if api.live.has_tls() {
+        protocols.push("rtsps");
+    }
+    let mut listeners = vec![Listener { address: info.listen.clone(), protocols }];
+    if info.rtsp_listen != info.listen {
+        listeners.push(Listener { address: info.rtsp_listen.clone(), protocols: vec!["rtsp"] });
+    }
     Json(View {
         config_path: info.config_path.clone(),
         host: host.to_owned(),
         revision: info.revision,
-        rtsp: Rtsp { listen: "" },
+        rtsp: Rtsp { listen: info.rtsp_listen.clone() },
         version: GO2RTC_VERSION,
         server: Server { name: "streamgate", version: info.version, revision: info.revision },
-        listeners: vec![Listener { address: info.listen.clone(), protocols }],
+        listeners,
         uptime: info.started.elapsed().as_secs(),
     })
 }

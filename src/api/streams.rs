@@ -17,8 +17,6 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
 use std::sync::Arc;
 
-const CODECS: [Codec; 6] = [Codec::H264, Codec::H265, Codec::Aac, Codec::Opus, Codec::Pcma, Codec::Pcmu];
-
 pub(super) fn routes() -> Router<Arc<Api>> {
     let by_query = get(list_or_one).put(put_query).patch(patch_query).delete(delete_query);
     let by_path = get(one).put(put_json).patch(patch_json).delete(delete_path);
@@ -48,21 +46,9 @@ async fn list_or_one(State(api): State<Arc<Api>>, query: Query) -> Result<Respon
 /// `&video` and `&video=any`: every codec of that kind; `&video=h264,h265`: these.
 fn wanted(query: &Query, kind: Kind) -> Result<Vec<Codec>, ApiError> {
     let mut wanted = Vec::new();
-    for name in query.all(kind.as_str()).flat_map(|value| value.split(',')) {
-        let matches = |codec: &Codec| match name.to_ascii_lowercase().as_str() {
-            "" | "any" | "all" | "copy" => true,
-            name => {
-                name == codec.ffmpeg_name() || Codec::from_rtpmap(name).is_some_and(|named| named == *codec)
-            }
-        };
-        let before = wanted.len();
-        wanted.extend(CODECS.into_iter().filter(|codec| codec.kind() == kind).filter(matches));
-        if wanted.len() == before {
-            let known: Vec<_> =
-                CODECS.iter().filter(|codec| codec.kind() == kind).map(|c| c.name()).collect();
-            return Err(ApiError::bad_request(format!("unknown {kind} codec {name:?}"))
-                .hint(format!("any, or of {}", known.join(", "))));
-        }
+    for filter in query.all(kind.as_str()) {
+        let named = Codec::named(kind, filter);
+        wanted.extend(named.map_err(|why| ApiError::bad_request("bad filter").detail(why))?);
     }
     Ok(wanted)
 }

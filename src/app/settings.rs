@@ -3,6 +3,7 @@
 use crate::api::live::{Commit, Settings};
 use crate::config::{Config, ConfigError, LogFormat, Tls};
 use crate::consumers::hls::Hls;
+use crate::consumers::rtsp::RtspServer;
 use crate::consumers::webrtc::WebRtc;
 use crate::server::tls::{self, Pem, TlsError};
 use crate::telemetry::log;
@@ -16,6 +17,7 @@ pub(super) struct Running {
     pub(super) log: log::Control,
     pub(super) webrtc: Arc<WebRtc>,
     pub(super) hls: Arc<Hls>,
+    pub(super) rtsp: Arc<RtspServer>,
     pub(super) any_origin: Arc<AtomicBool>,
     pub(super) certificate: Arc<Certificate>,
 }
@@ -38,6 +40,10 @@ impl Settings for Running {
         if running.hls != wanted.hls {
             let (hls, config) = (self.hls.clone(), wanted.hls.clone());
             steps.push(Box::new(move || hls.configure(config)));
+        }
+        if running.rtsp.login != wanted.rtsp.login {
+            let (rtsp, login) = (self.rtsp.clone(), wanted.rtsp.login.clone());
+            steps.push(Box::new(move || rtsp.set_login(login)));
         }
         if running.log != wanted.log {
             let (log, wanted) = (self.log.clone(), wanted.log.clone());

@@ -1,7 +1,7 @@
 //! From a file or a text to the model.
 
-use super::model::{Config, ListenAddress, Tls};
-use super::sections::{ApiReader, WebrtcReader};
+use super::model::{Config, ListenAddress, Login, Tls};
+use super::sections::{ApiReader, RtspReader, WebrtcReader};
 use super::seeds::{Context, Entry, Fill, Section};
 use super::streams::Streams;
 use serde::de::{DeserializeSeed, MapAccess};
@@ -182,6 +182,8 @@ pub(super) struct Reader {
     pub(super) tls_key: Option<String>,
     pub(super) tls_listen: Option<ListenAddress>,
     pub(super) webrtc_listen: Option<String>,
+    pub(super) rtsp_username: Option<String>,
+    pub(super) rtsp_password: Option<String>,
 }
 
 impl Reader {
@@ -192,6 +194,13 @@ impl Reader {
             (None, None) => None,
             (Some(_), None) => return Err(ConfigError::new("api.tls_cert needs api.tls_key")),
             (None, Some(_)) => return Err(ConfigError::new("api.tls_key needs api.tls_cert")),
+        };
+        self.config.rtsp.login = match (self.rtsp_username, self.rtsp_password) {
+            (Some(username), password) => Some(Login { username, password: password.unwrap_or_default() }),
+            (None, Some(password)) if !password.is_empty() => {
+                return Err(ConfigError::new("rtsp.password needs rtsp.username"));
+            }
+            (None, _) => None,
         };
         if self.tls_listen.is_some_and(|tls| tls != *listen) {
             context.warn(format!(
@@ -208,7 +217,7 @@ impl Reader {
 
 impl Section for Reader {
     const PATH: &'static str = "";
-    const KEYS: &'static [&'static str] = &["api", "webrtc", "hls", "streams", "log"];
+    const KEYS: &'static [&'static str] = &["api", "webrtc", "hls", "rtsp", "streams", "log"];
     const IGNORED: &'static [&'static str] = &[
         "alsa",
         "app",
@@ -242,7 +251,6 @@ impl Section for Reader {
         "ring",
         "roborock",
         "rtmp",
-        "rtsp",
         "srtp",
         "tapo",
         "tuya",
@@ -259,6 +267,7 @@ impl Section for Reader {
             "api" => entry.section(&mut ApiReader(self)),
             "webrtc" => entry.section(&mut WebrtcReader(self)),
             "hls" => entry.section(&mut self.config.hls),
+            "rtsp" => entry.section(&mut RtspReader(self)),
             "streams" => {
                 let context = entry.context;
                 entry.seed(Streams { streams: &mut self.config.streams, context }).map(drop)

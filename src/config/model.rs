@@ -14,6 +14,8 @@ pub struct Config {
     pub webrtc: Webrtc,
     /// Lengths of HLS segments and parts.
     pub hls: Hls,
+    /// The RTSP server.
+    pub rtsp: Rtsp,
     /// Streams in the order of the file; names are unique.
     pub streams: Vec<(String, StreamConfig)>,
     /// Logging.
@@ -132,6 +134,32 @@ impl Hls {
     }
 }
 
+/// The section `rtsp`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rtsp {
+    /// Where RTSP is served besides the one port, for who can't choose a port.
+    pub listen: Option<ListenAddress>,
+    /// What players must log in with.
+    pub login: Option<Login>,
+    /// The first and the last UDP port for media. Default: the system chooses two.
+    pub udp_ports: Option<(u16, u16)>,
+}
+
+/// A user name and its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Never empty.
+    pub username: String,
+    /// May be empty.
+    pub password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login(…)")
+    }
+}
+
 /// One stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamConfig {
@@ -175,6 +203,7 @@ impl Log {
         ("config", "streamgate::config"),
         ("hls", "streamgate::consumers::hls"),
         ("rtsp", "streamgate::sources::rtsp"),
+        ("rtsp", "streamgate::consumers::rtsp"),
         ("server", "streamgate::server"),
         ("streams", "streamgate::graph"),
         ("webrtc", "streamgate::consumers::webrtc"),
@@ -184,7 +213,7 @@ impl Log {
     pub fn filter(&self) -> String {
         let mut filter = self.level.as_str().to_owned();
         for (module, level) in &self.modules {
-            if let Some((_, target)) = Self::MODULES.iter().find(|(name, _)| name == module) {
+            for (_, target) in Self::MODULES.iter().filter(|(name, _)| name == module) {
                 filter.push_str(&format!(",{target}={}", level.as_str()));
             }
         }

@@ -40,7 +40,15 @@ impl Overrides {
 /// The keys that differ and have an effect only after a restart.
 pub fn needs_restart(running: &Config, wanted: &Config) -> Vec<&'static str> {
     // Sockets are bound once; everything else is applied while it runs.
-    if running.api.listen == wanted.api.listen { Vec::new() } else { vec!["api.listen"] }
+    let (was, is) = (running, wanted);
+    [
+        ("api.listen", was.api.listen != is.api.listen),
+        ("rtsp.listen", was.rtsp.listen != is.rtsp.listen),
+        ("rtsp.udp_ports", was.rtsp.udp_ports != is.rtsp.udp_ports),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
 }
 
 #[cfg(test)]
@@ -54,6 +62,8 @@ mod tests {
         let overrides = Overrides { listen: Some(":2".parse().unwrap()), ..Overrides::default() };
         let is = read("api: {listen: ':3', origin: '*'}\nlog: {api: warn}\nstreams: {a: b}\n");
         assert_eq!(needs_restart(&read("api: {listen: ':1'}\n"), &is), ["api.listen"]);
+        let rtsp = read("rtsp: {listen: ':4', username: a, udp_ports: 50000-50001}\n");
+        assert_eq!(needs_restart(&read(""), &rtsp), ["rtsp.listen", "rtsp.udp_ports"]);
         let (mut was, mut is) = (read("api: {listen: ':1'}\n"), is);
         overrides.apply(&mut was);
         overrides.apply(&mut is);

@@ -2,7 +2,7 @@
 
 use super::load::Reader;
 use super::model::{Filters, IceServer, Log, StreamConfig};
-use super::sections::{ApiReader, WebrtcReader};
+use super::sections::{ApiReader, RtspReader, WebrtcReader};
 use super::seeds::Section;
 use serde_json::{Map, Value, json};
 
@@ -60,6 +60,18 @@ pub fn schema() -> Value {
         "ice_servers" => list("what players are told to use", ice_server.clone()),
         _ => nullable(filters.clone()),
     });
+    let rtsp = section::<RtspReader>(|key| match key {
+        "listen" => {
+            json!({"type": ["string", "null"], "pattern": r"(:[0-9]{1,5}$)|\$\{|^$", "examples": [":8554"], "description": "RTSP is served at api.listen; this is one more port for it"})
+        }
+        "udp_ports" => {
+            json!({"type": ["string", "null"], "examples": ["50000-50001"], "description": "UDP ports for media; default: the system chooses two"})
+        }
+        "username" => {
+            json!({"type": ["string", "number", "null"], "description": "what players must log in with"})
+        }
+        _ => json!({"type": ["string", "number", "null"]}),
+    });
     let log = section::<Log>(|key| match key {
         "format" => json!({"enum": ["auto", "color", "text", "json", "", null]}),
         _ => level.clone(),
@@ -67,6 +79,7 @@ pub fn schema() -> Value {
     let mut root = section::<Reader>(|key| match key {
         "api" => nullable(api.clone()),
         "webrtc" => nullable(webrtc.clone()),
+        "rtsp" => nullable(rtsp.clone()),
         "streams" => json!({
             "type": ["object", "null"],
             "description": "names and sources",
@@ -117,7 +130,7 @@ mod tests {
             unknown.is_none()
         };
         assert!(keys(&schema).into_iter().all(|key| known(&format!("{key}:\n"))));
-        for section in ["api", "webrtc", "log"] {
+        for section in ["api", "webrtc", "rtsp", "log"] {
             assert!(keys(at(section)).len() >= 4);
             for key in keys(at(section)) {
                 assert!(known(&format!("{section}: {{{key}: }}")), "{section}.{key}");

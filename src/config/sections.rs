@@ -1,4 +1,4 @@
-//! Reads the sections `api`, `webrtc`, `hls` and `log`.
+//! Reads the sections `api`, `webrtc`, `hls`, `rtsp` and `log`.
 
 use super::load::Reader;
 use super::model::{Api, Filters, Hls, IceServer, ListenAddress, Log, LogLevel, Webrtc, parse_duration};
@@ -179,6 +179,41 @@ impl Section for Hls {
         }
         Ok(())
     }
+}
+
+/// The section `rtsp`.
+pub(super) struct RtspReader<'r>(pub(super) &'r mut Reader);
+
+impl Section for RtspReader<'_> {
+    const PATH: &'static str = "rtsp";
+    const KEYS: &'static [&'static str] = &["listen", "username", "password", "udp_ports"];
+    const IGNORED: &'static [&'static str] = &["default_query", "pkt_size"];
+
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
+        let Reader { config, rtsp_username, rtsp_password, .. } = &mut *self.0;
+        match key {
+            "listen" => {
+                let read = |text: &str| if text.is_empty() { Ok(None) } else { text.parse().map(Some) };
+                config.rtsp.listen = entry.read("an address such as :8554", read)?.flatten();
+            }
+            "username" => *rtsp_username = entry.text("a user name")?.filter(|name| !name.is_empty()),
+            "password" => *rtsp_password = entry.text("a password")?,
+            _ => config.rtsp.udp_ports = entry.read("two ports such as 50000-50001", port_range)?,
+        }
+        Ok(())
+    }
+}
+
+/// Reads `50000-50001`: an even port and one after it, at least.
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let ports = text.split_once('-').and_then(|(from, to)| {
+        let (from, to): (u16, u16) = (from.trim().parse().ok()?, to.trim().parse().ok()?);
+        let first = from.checked_next_multiple_of(2)?;
+        (from > 0 && first < to).then_some((from, to))
+    });
+    ports.ok_or_else(|| {
+        format!("{text:?} are no UDP ports: expected an even port and the next one, or a range with such a pair, e.g. 50000-50001")
+    })
 }
 
 /// A duration within bounds, in milliseconds.

@@ -1,5 +1,6 @@
 //! What media goes to: one file or folder for each protocol.
-//! May use `media` and `graph`. Must never name a source.
+//! May use `media`, `rtsp` and `graph`. Must never name a source.
 
 pub mod hls;
+pub mod rtsp;
 pub mod webrtc;

@@ -45,6 +45,39 @@ pub enum Codec {
 }
 
 impl Codec {
+    /// All of them, video first.
+    pub const ALL: [Codec; 6] = [Codec::H264, Codec::H265, Codec::Aac, Codec::Opus, Codec::Pcma, Codec::Pcmu];
+
+    /// The codecs of a kind that a filter such as `h264,h265` names; empty, `any`, `all` and `copy` name all.
+    ///
+    /// # Errors
+    /// What is not known, and what is.
+    pub fn named(kind: Kind, filter: &str) -> Result<Vec<Codec>, String> {
+        let mut codecs = Vec::new();
+        for name in filter.split(',') {
+            let matches = |codec: &Codec| match name.to_ascii_lowercase().as_str() {
+                "" | "any" | "all" | "copy" => true,
+                name => {
+                    name == codec.ffmpeg_name()
+                        || Codec::from_rtpmap(name) == Some(*codec)
+                        || name.eq_ignore_ascii_case(codec.name())
+                }
+            };
+            let of_kind = || Codec::ALL.into_iter().filter(|codec| codec.kind() == kind);
+            let mut named = of_kind().filter(matches).peekable();
+            if named.peek().is_none() {
+                let known: Vec<_> = of_kind().map(Codec::name).collect();
+                return Err(format!("unknown {kind} codec {name:?}: any, or of {}", known.join(", ")));
+            }
+            for codec in named {
+                if !codecs.contains(&codec) {
+                    codecs.push(codec);
+                }
+            }
+        }
+        Ok(codecs)
+    }
+
     /// Audio or video.
     pub fn kind(self) -> Kind {
         match self {

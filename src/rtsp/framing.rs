@@ -327,7 +327,7 @@ mod tests {
                 while let Some(message) = framer.next_message()? {
                     seen.push(match message {
                         Incoming::Response(r, body) => format!("{} {}", r.status, body.len()),
-                        Incoming::Request(r, _) => format!("{}", r.method),
+                        Incoming::Request(r, _) => r.method,
                         Incoming::Data { channel, payload } => format!("{channel}:{}", payload.len()),
                     });
                 }

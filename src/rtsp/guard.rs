@@ -7,6 +7,8 @@ use sha2::Sha256;
 use sha2::digest::Digest;
 
 const REALM: &str = "streamgate";
+/// Most parameters that are read of one header.
+const MAX_PARAMETERS: usize = 32;
 
 /// What an `Authorization` header is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,16 +61,15 @@ impl Guard {
         if !scheme.eq_ignore_ascii_case("Digest") {
             return Verdict::Denied;
         }
-        self.check_digest(method, authorization).unwrap_or(Verdict::Denied)
+        self.check_digest(method, rest).unwrap_or(Verdict::Denied)
     }
 
     /// `None` if a parameter is missing or not as it must be.
-    fn check_digest(&self, method: &str, authorization: &str) -> Option<Verdict> {
-        let parsed = http_auth::parse_challenges(authorization).ok()?;
-        let parameters = &parsed.first()?.params;
+    fn check_digest(&self, method: &str, parameters: &str) -> Option<Verdict> {
+        let parameters = read_parameters(parameters);
         let get = |name: &str| {
             let found = parameters.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.to_unescaped())
+            found.map(|(_, value)| value.as_str())
         };
         let hash = match get("algorithm").unwrap_or_default().to_ascii_uppercase().as_str() {
             "" | "MD5" => hash::<Md5>,
@@ -81,7 +82,7 @@ impl Guard {
         }
         let user = hash(&format!("{}:{REALM}:{}", self.username, self.password));
         let request = hash(&format!("{method}:{uri}"));
-        let expected = match get("qop").as_deref() {
+        let expected = match get("qop") {
             None | Some("") => hash(&format!("{user}:{nonce}:{request}")),
             Some("auth") => {
                 let (count, client) = (get("nc")?, get("cnonce")?);
@@ -95,6 +96,34 @@ impl Guard {
             false => Verdict::Denied,
         })
     }
+}
+
+/// Reads `name="value", name=value …`. Not by `http-auth`: it takes ASCII only, and players send names as they are.
+fn read_parameters(text: &str) -> Vec<(String, String)> {
+    let (mut parameters, mut rest) = (Vec::new(), text);
+    while let (Some((name, after)), true) = (rest.split_once('='), parameters.len() < MAX_PARAMETERS) {
+        let mut value = String::new();
+        rest = match after.trim_start().strip_prefix('"') {
+            Some(quoted) => {
+                let mut chars = quoted.chars();
+                while let Some(c) = chars.next() {
+                    match c {
+                        '"' => break,
+                        '\\' => value.extend(chars.next()),
+                        c => value.push(c),
+                    }
+                }
+                chars.as_str().split_once(',').map_or("", |(_, rest)| rest)
+            }
+            None => {
+                let (plain, rest) = after.split_once(',').unwrap_or((after, ""));
+                value.push_str(plain.trim());
+                rest
+            }
+        };
+        parameters.push((name.trim().to_owned(), value));
+    }
+    parameters
 }
 
 fn hash<D: Digest>(text: &str) -> String {
@@ -142,6 +171,20 @@ mod tests {
         let old = answer(&guard().challenges(false)[0], "비밀\"");
         assert_eq!(guard().check("DESCRIBE", Some(&old)), Verdict::Stale);
         assert!(guard().challenges(true)[1].contains("stale=TRUE"));
+    }
+
+    #[test]
+    fn what_players_write_is_read() {
+        let read = |text: &str| {
+            read_parameters(text).into_iter().map(|(n, v)| format!("{n}:{v}")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            read(r#"uri="rtsp://h/금곡,IC", nc=00000001 ,a="b\"c""#),
+            ["uri:rtsp://h/금곡,IC", "nc:00000001", "a:b\"c"]
+        );
+        assert_eq!(read(r#"a="never ends, b=c"#), ["a:never ends, b=c"]);
+        assert_eq!(read("nothing"), Vec::<String>::new());
+        assert_eq!(read(&"a=b,".repeat(1000)).len(), MAX_PARAMETERS);
     }
 
     #[test]

@@ -117,10 +117,15 @@ impl Draft {
     }
 
     /// Adds a header field.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Draft {
+    pub fn add(&mut self, name: &str, value: &str) {
         // Writing to a string can't fail.
         let _ = write!(self.head, "{name}: {}\r\n", clean(value));
+    }
+
+    /// Adds a header field.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Draft {
+        self.add(name, value);
         self
     }
 
@@ -140,10 +145,9 @@ impl Draft {
     }
 
     /// Gives it a body.
-    #[must_use]
-    pub fn body(mut self, media_type: &str, body: String) -> Draft {
+    pub fn set_body(&mut self, media_type: &str, body: String) {
+        self.add("Content-Type", media_type);
         self.body = body;
-        self.with("Content-Type", media_type)
     }
 
     /// The message as it goes over the wire.
@@ -227,9 +231,10 @@ mod tests {
     fn a_draft_can_not_be_made_to_say_more() {
         let draft = Draft::response(404, "1\r\nX: y").with("Server", "a\r\n\r\nb").finish();
         assert_eq!(draft, "RTSP/1.0 404 Not Found\r\nCSeq: 1  X: y\r\nServer: a    b\r\n\r\n");
-        let draft = Draft::request("PLAY", "rtsp://h/x", 3).with_some("Session", None);
+        let mut draft = Draft::request("PLAY", "rtsp://h/x", 3).with_some("Session", None);
+        draft.set_body("text/plain", "ab".into());
         assert_eq!(
-            draft.body("text/plain", "ab".into()).finish(),
+            draft.finish(),
             "PLAY rtsp://h/x RTSP/1.0\r\nCSeq: 3\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nab"
         );
     }

@@ -53,30 +53,38 @@ const BACKLOG: i32 = 1024;
 /// How often another port is tried when the system's choice for TCP is taken for UDP.
 const PORT_ATTEMPTS: usize = 16;
 
-/// Both sockets, non-blocking, on the same address and port.
-pub(super) async fn bind(
-    listen: &ListenAddress,
-) -> Result<(std::net::TcpListener, std::net::UdpSocket), BindError> {
-    let failed = |protocol: &'static str, error: io::Error| match error.kind() {
+fn failed(listen: &ListenAddress, protocol: &'static str, error: io::Error) -> BindError {
+    match error.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse { protocol, port: listen.port },
         io::ErrorKind::PermissionDenied => BindError::Denied { port: listen.port },
         io::ErrorKind::AddrNotAvailable => {
             BindError::NotHere { host: listen.host.clone().unwrap_or_default() }
         }
         _ => BindError::Other { listen: listen.clone(), error },
-    };
+    }
+}
+
+/// A TCP socket alone, non-blocking.
+pub(super) async fn bind_tcp_at(listen: &ListenAddress) -> Result<std::net::TcpListener, BindError> {
+    bind_tcp(listen).await?.map_err(|error| failed(listen, "TCP", error))
+}
+
+/// Both sockets, non-blocking, on the same address and port.
+pub(super) async fn bind(
+    listen: &ListenAddress,
+) -> Result<(std::net::TcpListener, std::net::UdpSocket), BindError> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let tcp = bind_tcp(listen).await?.map_err(|error| failed("TCP", error))?;
-        let address = tcp.local_addr().map_err(|error| failed("TCP", error))?;
+        let tcp = bind_tcp_at(listen).await?;
+        let address = tcp.local_addr().map_err(|error| failed(listen, "TCP", error))?;
         match open(address, Type::DGRAM) {
             Ok(udp) => return Ok((tcp, udp.into())),
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
                     && listen.port == 0
                     && attempts < PORT_ATTEMPTS => {}
-            Err(error) => return Err(failed("UDP", error)),
+            Err(error) => return Err(failed(listen, "UDP", error)),
         }
     }
 }

@@ -21,6 +21,14 @@ use tokio_rustls::TlsAcceptor;
 /// that were already read. The future must end soon after the server's shutdown; it is dropped if it does not.
 pub type IceTcp = Arc<dyn Fn(TcpStream, SocketAddr, Vec<u8>) -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// A byte stream of a client, plain or decrypted.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Takes over a connection that speaks RTSP; nothing of it was read as far as the callee sees. The same is true for its
+/// end as for [`IceTcp`].
+pub type Rtsp = Arc<dyn Fn(Box<dyn Stream>, Connection) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// How much and how long strangers may keep the server busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -66,6 +74,7 @@ pub(super) struct Listener {
     http: Http,
     tls: Arc<tls::Current>,
     ice_tcp: IceTcp,
+    rtsp: Rtsp,
     connections: Arc<Semaphore>,
     unidentified: Semaphore,
     full: Rate,
@@ -74,21 +83,22 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(http: Http, tls: Arc<tls::Current>, ice_tcp: IceTcp) -> Listener {
+    pub(super) fn new(http: Http, tls: Arc<tls::Current>, ice_tcp: IceTcp, rtsp: Rtsp) -> Listener {
         Listener {
             connections: Arc::new(Semaphore::new(http.limits.connections)),
             unidentified: Semaphore::new(http.limits.unidentified),
             http,
             tls,
             ice_tcp,
+            rtsp,
             full: Rate::every(LOG_PERIOD),
             no_tls: Rate::every(LOG_PERIOD),
             other_protocol: Rate::every(LOG_PERIOD),
         }
     }
 
-    /// Accepts until shutdown.
-    pub(super) async fn accept(self: Arc<Self>, socket: TcpListener) {
+    /// Accepts until shutdown. With `only_rtsp` whatever else is spoken is refused.
+    pub(super) async fn accept(self: Arc<Self>, socket: TcpListener, only_rtsp: bool) {
         let accept_errors = Rate::every(LOG_PERIOD);
         loop {
             let accepted = tokio::select! {
@@ -96,7 +106,7 @@ impl Listener {
                 () = self.http.shutdown.cancelled() => return,
             };
             match accepted {
-                Ok((stream, peer)) => self.clone().start(stream, canonical(peer)),
+                Ok((stream, peer)) => self.clone().start(stream, canonical(peer), only_rtsp),
                 // This one client gave up while it waited.
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -109,7 +119,7 @@ impl Listener {
         }
     }
 
-    fn start(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn start(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, only_rtsp: bool) {
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             if self.full.allow() {
                 tracing::warn!(%peer, limit = self.http.limits.connections, "too many connections, closing new ones");
@@ -119,7 +129,7 @@ impl Listener {
         let tasks = self.http.tasks.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = self.serve(stream, peer) => {}
+                () = self.serve(stream, peer, only_rtsp) => {}
                 () = self.http.kill.cancelled() => {}
             }
             drop(permit);
@@ -134,7 +144,7 @@ impl Listener {
         }
     }
 
-    async fn serve(&self, mut stream: TcpStream, peer: SocketAddr) {
+    async fn serve(&self, mut stream: TcpStream, peer: SocketAddr, only_rtsp: bool) {
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
         let options = stream.set_nodelay(true);
         let options = options.and_then(|()| socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive));
@@ -142,7 +152,12 @@ impl Listener {
         let (Ok(()), Ok(local)) = (options, stream.local_addr()) else { return };
         let connection = Connection { peer, local: canonical(local), tls: false };
         let Some((verdict, first_bytes)) = self.identify(&mut stream, peer).await else { return };
-        match (verdict, self.tls.acceptor()) {
+        let allowed = |verdict| match verdict {
+            Verdict::Tls | Verdict::Rtsp => verdict,
+            _ if only_rtsp => Verdict::Unknown,
+            _ => verdict,
+        };
+        match (allowed(verdict), self.tls.acceptor()) {
             (Verdict::IceTcp, _) => (self.ice_tcp)(stream, peer, first_bytes).await,
             (Verdict::Tls, Some(acceptor)) => {
                 let Some(mut stream) =
@@ -152,9 +167,9 @@ impl Listener {
                 };
                 let Some((verdict, first_bytes)) = self.identify(&mut stream, peer).await else { return };
                 let connection = Connection { tls: true, ..connection };
-                self.serve_known(verdict, Replayed::new(first_bytes, stream), connection).await;
+                self.serve_known(allowed(verdict), Replayed::new(first_bytes, stream), connection).await;
             }
-            _ => self.serve_known(verdict, Replayed::new(first_bytes, stream), connection).await,
+            (verdict, _) => self.serve_known(verdict, Replayed::new(first_bytes, stream), connection).await,
         }
     }
 
@@ -166,7 +181,7 @@ impl Listener {
         match verdict {
             Verdict::Http => self.http.serve(stream, connection, false).await,
             Verdict::H2Preface => self.http.serve(stream, connection, true).await,
-            Verdict::Rtsp => self.refuse(peer, "RTSP"),
+            Verdict::Rtsp => (self.rtsp)(Box::new(stream), connection).await,
             Verdict::Rtmp => self.refuse(peer, "RTMP"),
             Verdict::Tls if self.no_tls.allow() => {
                 tracing::warn!(%peer, "a client wants TLS, but there is no certificate: use http://, or set api.tls_cert and api.tls_key");

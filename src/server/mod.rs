@@ -15,7 +15,7 @@ pub mod udp;
 
 pub use bind::BindError;
 pub use http::Connection;
-pub use listener::{IceTcp, Limits};
+pub use listener::{IceTcp, Limits, Rtsp, Stream};
 pub use stream::Replayed;
 pub use udp::{Datagram, OnDatagram, UdpPort};
 
@@ -36,6 +36,7 @@ pub struct Server {
     udp: Arc<UdpPort>,
     local: SocketAddr,
     tls: Arc<tls::Current>,
+    rtsp: Option<TcpListener>,
     limits: Limits,
 }
 
@@ -66,7 +67,7 @@ impl Server {
             limits.connections = connections;
             limits.unidentified = limits.unidentified.min(connections / 4).max(1);
         }
-        Ok(Server { tcp, udp, local, tls: Arc::default(), limits })
+        Ok(Server { tcp, udp, local, tls: Arc::default(), rtsp: None, limits })
     }
 
     /// Offers TLS as well, on the same port. See [`tls::server_config`].
@@ -79,6 +80,22 @@ impl Server {
     /// What it speaks TLS with, to be changed while it runs.
     pub fn tls(&self) -> Arc<tls::Current> {
         self.tls.clone()
+    }
+
+    /// Serves RTSP, and nothing else, at one more address.
+    ///
+    /// # Errors
+    /// As for the one port.
+    pub async fn with_rtsp_at(mut self, listen: &ListenAddress) -> Result<Server, BindError> {
+        let tcp = bind::bind_tcp_at(listen).await?;
+        let other = |error| BindError::Other { listen: listen.clone(), error };
+        self.rtsp = Some(TcpListener::from_std(tcp).map_err(other)?);
+        Ok(self)
+    }
+
+    /// Where RTSP is served besides the one port.
+    pub fn rtsp_addr(&self) -> Option<SocketAddr> {
+        self.rtsp.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Other limits than the default ones.
@@ -104,6 +121,7 @@ impl Server {
         self,
         router: Router,
         ice_tcp: IceTcp,
+        rtsp: Rtsp,
         on_datagram: OnDatagram,
         shutdown: CancellationToken,
     ) {
@@ -119,8 +137,13 @@ impl Server {
                 () = stop.cancelled() => {}
             }
         });
-        let listener = Arc::new(listener::Listener::new(http, self.tls, ice_tcp));
-        listener.clone().accept(self.tcp).await;
+        let listener = Arc::new(listener::Listener::new(http, self.tls, ice_tcp, rtsp));
+        let besides = async {
+            if let Some(socket) = self.rtsp {
+                listener.clone().accept(socket, true).await;
+            }
+        };
+        tokio::join!(listener.clone().accept(self.tcp, false), besides);
 
         tasks.close();
         listener.drain().await;

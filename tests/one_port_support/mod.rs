@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use streamgate::server::{Connection, IceTcp, Limits, OnDatagram, Server, UdpPort, auth, tls};
+use streamgate::server::{Connection, IceTcp, Limits, OnDatagram, Rtsp, Server, UdpPort, auth, tls};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -83,6 +83,17 @@ fn ice_tcp() -> IceTcp {
     })
 }
 
+fn rtsp() -> Rtsp {
+    Arc::new(|mut stream, connection| {
+        Box::pin(async move {
+            let how = if connection.tls { "rtsps" } else { "rtsp" };
+            let _ = stream.write_all(format!("{how} {} ", connection.peer).as_bytes()).await;
+            let (mut read, mut write) = tokio::io::split(stream);
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        })
+    })
+}
+
 pub async fn start(options: Options) -> Running {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let cert = made.cert.pem();
@@ -91,7 +102,7 @@ pub async fn start(options: Options) -> Running {
     let server = server.with_tls(config).with_limits(options.limits);
     let (address, udp, shutdown) = (server.local_addr(), server.udp(), CancellationToken::new());
     let router = auth::protect(router(), Arc::new(options.any_origin.into()));
-    let done = tokio::spawn(server.run(router, ice_tcp(), options.on_datagram, shutdown.clone()));
+    let done = tokio::spawn(server.run(router, ice_tcp(), rtsp(), options.on_datagram, shutdown.clone()));
     Running { address, udp, shutdown, done, cert }
 }
 

@@ -12,6 +12,7 @@ PATH is the mount, e.g. /cam. SPEC is a comma-separated list of key=value:
   profile=baseline|main|high      H.264 only, default baseline
   size=WxH  fps=N  gop=FRAMES  kbps=N     default 640x360, 25, 50, 800
   bframes=N               default 0
+  pattern=ball|snow       the synthetic picture, default ball; snow is noise, which fills any bitrate
   audio=none|aac|opus|pcma|pcmu   default none
   transport=any|tcp|udp   what SETUP accepts, default any
   clip=NAME               a clip of make-clips.sh from --media instead of a synthetic picture: looped for all viewers
@@ -38,7 +39,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 DEFAULTS = dict(
-    video="h264", profile="baseline", size="640x360", fps="25", gop="50", kbps="800", bframes="0",
+    video="h264", profile="baseline", size="640x360", fps="25", gop="50", kbps="800", bframes="0", pattern="ball",
     audio="none", transport="any", clip="", once="",
 )
 TRANSPORTS = {
@@ -114,8 +115,8 @@ def launch(f, media):
         elif f["clip"]:
             source, interval = "appsrc name=loop is-live=true format=time max-bytes=100000 ! clocksync", 0
         else:
-            source, interval = "videotestsrc is-live=true pattern=ball ! capsfilter name=picture caps=%s ! %s" % (
-                picture(f), h264_encoder(f) if number == "264" else h265_encoder(f)), -1
+            source, interval = "videotestsrc is-live=true pattern=%s ! capsfilter name=picture caps=%s ! %s" % (
+                f["pattern"], picture(f), h264_encoder(f) if number == "264" else h265_encoder(f)), -1
         lines.append("%s ! valve name=valve0 ! rtph%spay name=pay0 pt=96 config-interval=%d" % (source, number, interval))
     if f["audio"] != "none":
         if f["once"]:

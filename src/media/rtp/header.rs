@@ -1,5 +1,7 @@
 //! RTP and RTCP headers (RFC 3550 §5.1, §6.4), reading and writing.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// An RTP header's fields (RFC 3550 §5.1), without contributing sources and extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -51,11 +53,16 @@ pub fn parse(packet: &[u8]) -> Option<(Header, &[u8])> {
 impl Header {
     /// Appends the header's 12 bytes.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.push(0x80);
-        out.push(u8::from(self.marker) << 7 | self.payload_type & 0x7f);
-        out.extend_from_slice(&self.sequence.to_be_bytes());
-        out.extend_from_slice(&self.timestamp.to_be_bytes());
-        out.extend_from_slice(&self.ssrc.to_be_bytes());
+        out.extend_from_slice(&self.to_bytes());
+    }
+
+    /// The header as it goes over the wire.
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let [s0, s1] = self.sequence.to_be_bytes();
+        let [t0, t1, t2, t3] = self.timestamp.to_be_bytes();
+        let [c0, c1, c2, c3] = self.ssrc.to_be_bytes();
+        let marker_and_type = u8::from(self.marker) << 7 | self.payload_type & 0x7f;
+        [0x80, marker_and_type, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3]
     }
 }
 
@@ -97,6 +104,19 @@ pub fn sender_reports(compound: &[u8]) -> impl Iterator<Item = SenderReport> {
     })
 }
 
+/// The report blocks of a compound RTCP packet's sender and receiver reports. Stops at the first part that is malformed.
+pub fn report_blocks(compound: &[u8]) -> impl Iterator<Item = ReportBlock> {
+    parts(compound).flat_map(|(kind, body)| {
+        // The sender's own SSRC, and a sender report's information.
+        let before = match kind {
+            SENDER_REPORT => 24,
+            RECEIVER_REPORT => 4,
+            _ => body.len(),
+        };
+        body.get(before..).unwrap_or_default().chunks_exact(24).filter_map(ReportBlock::parse)
+    })
+}
+
 /// Whether a compound RTCP packet says goodbye (RFC 3550 §6.6) for `ssrc`.
 pub fn says_goodbye(compound: &[u8], ssrc: u32) -> bool {
     parts(compound)
@@ -121,6 +141,21 @@ fn parts(compound: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         }
         Some((kind, body))
     })
+}
+
+/// A moment as RTCP tells it: seconds since 1900 in the upper 32 bits, their fraction in the lower.
+pub fn ntp_timestamp(moment: SystemTime) -> u64 {
+    /// Seconds from NTP's epoch, 1900, to Unix's, 1970.
+    const NTP_TO_UNIX: u64 = 2_208_988_800;
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+    since.as_secs().wrapping_add(NTP_TO_UNIX) << 32 | fraction
+}
+
+/// Appends a goodbye (RFC 3550 §6.6) of `ssrc`: 8 bytes.
+pub fn write_goodbye(ssrc: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0x81, GOODBYE, 0, 1]);
+    out.extend_from_slice(&ssrc.to_be_bytes());
 }
 
 /// Appends a sender report without report blocks: 28 bytes. `packets` and `octets` (of payload) are totals since the
@@ -151,6 +186,24 @@ pub struct ReportBlock {
     pub last_report: u32,
     /// Time since then, in units of 1/65 536 s.
     pub delay: u32,
+}
+
+impl ReportBlock {
+    fn parse(block: &[u8]) -> Option<ReportBlock> {
+        let mut words =
+            block.chunks_exact(4).filter_map(|word| Some(u32::from_be_bytes(word.try_into().ok()?)));
+        let (ssrc, lost) = (words.next()?, words.next()?);
+        Some(ReportBlock {
+            ssrc,
+            fraction_lost: (lost >> 24) as u8,
+            // 24 bits with their sign.
+            cumulative_lost: ((lost << 8) as i32) >> 8,
+            highest_sequence: words.next()?,
+            jitter: words.next()?,
+            last_report: words.next()?,
+            delay: words.next()?,
+        })
+    }
 }
 
 /// Appends a receiver report (RFC 3550 §6.4.2) from `ssrc` with one block: 32 bytes.
@@ -235,6 +288,18 @@ mod tests {
         let mut compound = Vec::new();
         write_receiver_report(1, &ReportBlock { cumulative_lost: -1, ..Default::default() }, &mut compound);
         assert_eq!(compound[12..16], [0, 0xff, 0xff, 0xff]);
+        let block = ReportBlock {
+            ssrc: 5,
+            fraction_lost: 64,
+            cumulative_lost: -3,
+            highest_sequence: 6,
+            jitter: 7,
+            last_report: 8,
+            delay: 9,
+        };
+        write_receiver_report(2, &block, &mut compound);
+        let first = ReportBlock { cumulative_lost: -1, ..Default::default() };
+        assert_eq!(report_blocks(&compound).collect::<Vec<_>>(), [first, block]);
         write_description(9, "front@camera", &mut compound);
         assert_eq!(compound.len() % 4, 0);
         write_sender_report(&report, 3, 4, &mut compound);
@@ -253,6 +318,7 @@ mod tests {
             }
             let _ = is_rtcp(&bytes);
             let _ = sender_reports(&bytes).count();
+            let _ = report_blocks(&bytes).count();
             let _ = says_goodbye(&bytes, 1);
         }
     }

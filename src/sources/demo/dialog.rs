@@ -55,7 +55,9 @@ impl Dialog {
             "DESCRIBE" => {
                 path(&request.uri).filter(|path| *path == "/demo").ok_or(404_u16)?;
                 let base = format!("{}/", request.uri.trim_end_matches('/'));
-                Ok(answer.with("Content-Base", &base).body("application/sdp", describe(&self.clip)))
+                let mut answer = answer.with("Content-Base", &base);
+                answer.set_body("application/sdp", describe(&self.clip));
+                Ok(answer)
             }
             "SETUP" => {
                 let track = path(&request.uri).and_then(|path| path.strip_prefix("/demo/track"));

@@ -1,16 +1,16 @@
 //! One client's playing of the clip: which bytes are due when. Pure code: the clocks are handed in.
 
 use super::clip::Clip;
-use crate::media::rtp::header::{Header, SenderReport, write_description, write_sender_report};
+use crate::media::rtp::header::{
+    Header, SenderReport, ntp_timestamp, write_description, write_sender_report,
+};
 use crate::rtsp::framing::interleave;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// How often a sender report tells how the tracks' clocks go together (RFC 3550 §6.2: at least 5 s apart).
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// Seconds from NTP's epoch, 1900, to Unix's, 1970.
-const NTP_TO_UNIX: u64 = 2_208_988_800;
 
 /// Interleaved channels (RFC 2326 §10.12) of a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,9 +126,7 @@ impl Playback {
     }
 
     fn write_reports(&self, position: Duration, out: &mut Vec<u8>) {
-        let wall = (self.started_wall + position).duration_since(UNIX_EPOCH).unwrap_or_default();
-        let fraction = (u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000;
-        let ntp = wall.as_secs().wrapping_add(NTP_TO_UNIX) << 32 | fraction;
+        let ntp = ntp_timestamp(self.started_wall + position);
         for track in self.tracks.iter().flatten() {
             let rtp = track.first_timestamp.wrapping_add(ticks(position, track.clock_rate));
             let report = SenderReport { ssrc: track.ssrc, ntp, rtp };
@@ -150,6 +148,9 @@ mod tests {
     use super::super::CLIP;
     use super::*;
     use crate::media::rtp::header::{parse, sender_reports};
+    use std::time::UNIX_EPOCH;
+
+    const NTP_TO_UNIX: u64 = 2_208_988_800;
 
     const CHANNELS: [Option<Channels>; 2] =
         [Some(Channels { rtp: 0, rtcp: 1 }), Some(Channels { rtp: 6, rtcp: 7 })];
