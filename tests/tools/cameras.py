@@ -16,6 +16,7 @@ PATH is the mount, e.g. /cam. SPEC is a comma-separated list of key=value:
   audio=none|aac|opus|pcma|pcmu   default none
   transport=any|tcp|udp   what SETUP accepts, default any
   clip=NAME               a clip of make-clips.sh from --media instead of a synthetic picture: looped for all viewers
+  beep=yes                with clip=h264_flash_g30 and audio=: the beeps that belong to its flashes, on the same clock
   once=yes                with clip=: each client gets the clip from its first frame to its end, NAL units untouched
 
 Commands on standard input, one line each, answered by one line on standard output (`ok`, a value, or `error …`):
@@ -40,8 +41,9 @@ from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 DEFAULTS = dict(
     video="h264", profile="baseline", size="640x360", fps="25", gop="50", kbps="800", bframes="0", pattern="ball",
-    audio="none", transport="any", clip="", once="",
+    audio="none", transport="any", clip="", once="", beep="",
 )
+CLIP_TIME = 8 * Gst.SECOND
 TRANSPORTS = {
     "any": GstRtsp.RTSPLowerTrans.TCP | GstRtsp.RTSPLowerTrans.UDP,
     "tcp": GstRtsp.RTSPLowerTrans.TCP,
@@ -113,7 +115,7 @@ def launch(f, media):
         if f["once"]:
             source, interval = "filesrc location=%s/%s.mp4 ! qtdemux ! queue" % (media, f["clip"]), 0
         elif f["clip"]:
-            source, interval = "appsrc name=loop is-live=true format=time max-bytes=100000 ! clocksync", 0
+            source, interval = "appsrc name=loop0 is-live=true format=time max-bytes=100000 ! clocksync", 0
         else:
             source, interval = "videotestsrc is-live=true pattern=%s ! capsfilter name=picture caps=%s ! %s" % (
                 f["pattern"], picture(f), h264_encoder(f) if number == "264" else h265_encoder(f)), -1
@@ -121,6 +123,8 @@ def launch(f, media):
     if f["audio"] != "none":
         if f["once"]:
             source = "filesrc location=%s/%s ! queue" % (media, AUDIO_CLIP[f["audio"]])
+        elif f["beep"]:
+            source = "appsrc name=loop1 is-live=true format=time max-bytes=20000 ! clocksync"
         else:
             source = "audiotestsrc is-live=true wave=ticks ! %s" % AUDIO_LIVE[f["audio"]]
         n = 1 if number else 0
@@ -131,20 +135,28 @@ def launch(f, media):
 
 
 class Loop:
-    """A clip's video as an endless stream: its access units over and over, the time stamps going on."""
+    """A clip's video or sound as an endless stream: its access units over and over, the time stamps going on."""
 
-    def __init__(self, path):
-        pipeline = Gst.parse_launch("filesrc location=%s ! qtdemux ! appsink name=out sync=false" % path)
+    def __init__(self, source):
+        pipeline = Gst.parse_launch("filesrc location=%s ! appsink name=out sync=false" % source)
         out = pipeline.get_by_name("out")
         pipeline.set_state(Gst.State.PLAYING)
         self.units = []
         while sample := out.emit("pull-sample"):
-            self.caps, self.units = sample.get_caps(), self.units + [sample.get_buffer()]
+            self.caps, unit = sample.get_caps(), sample.get_buffer()
+            # What is decoded before the clip begins (an encoder's priming) lies before the segment.
+            if self.caps.get_structure(0).get_name().startswith("audio"):
+                unit.pts = sample.get_segment().to_running_time(Gst.Format.TIME, unit.pts)
+            if unit.pts < Gst.CLOCK_TIME_NONE:
+                self.units.append(unit)
         pipeline.set_state(Gst.State.NULL)
         if not self.units:
-            raise ValueError("no video in %s" % path)
+            raise ValueError("nothing in %s" % source)
         self.first = min(unit.pts for unit in self.units)
         self.duration = max(unit.pts + unit.duration for unit in self.units) - self.first
+        if self.duration > CLIP_TIME:  # padding of the last packet
+            self.units = [unit for unit in self.units if unit.pts - self.first < CLIP_TIME]
+            self.duration = CLIP_TIME
 
     def play(self, source):
         """Feeds an appsrc."""
@@ -218,9 +230,13 @@ class Camera:
 
     def opened(self, path, media):
         self.media[path].append(media)
-        source = media.get_element().get_by_name("loop")
-        if source:
-            Loop("%s/%s.mp4" % (self.media_folder, self.fields[path]["clip"])).play(source)
+        f, folder = self.fields[path], self.media_folder
+        loops = [("loop0", "%s/%s.mp4 ! qtdemux" % (folder, f["clip"]))]
+        if f["beep"]:
+            loops.append(("loop1", "%s/%s" % (folder, AUDIO_CLIP[f["audio"]].replace("a_", "b_", 1))))
+        for name, source in loops:
+            if element := media.get_element().get_by_name(name):
+                Loop(source).play(element)
         media.connect("unprepared", lambda media: media in self.media[path] and self.media[path].remove(media))
 
     def client_connected(self, _server, client):

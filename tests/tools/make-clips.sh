@@ -12,7 +12,9 @@
 #
 #   h264_baseline_g60  h264_main_g60  h264_high_g60  h264_high_bf3_g60 (B-frames)  h264_main_g120 (GOP of 4 s)
 #   h265_main_g60      h265_main_bf3_g60 (B-frames)
+#   h264_flash_g30     black, and white for 0.1 s at each full second
 #   a_aac.mp4  a_opus.mkv  a_pcma.al  a_pcmu.ul     440 Hz with a beep each second; G.711 is raw, 8 kHz mono
+#   b_aac.mp4  b_opus.mkv  b_pcma.al  b_pcmu.ul     silence, and 1 kHz for 0.1 s at each full second: the sound of the flashes
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 base=${1:-${CARGO_TARGET_DIR:-$here/../../target}/test-media}
@@ -36,10 +38,12 @@ font=/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf
 picture="testsrc2=size=640x360:rate=30:duration=$seconds,drawtext=fontfile=$font:text='%{frame_num} %{pts\\:hms}'"
 picture="$picture:fontsize=h/10:x=w/20:y=h*0.8:fontcolor=white:box=1:boxcolor=black,format=yuv420p"
 tone="sine=frequency=440:beep_factor=4:sample_rate=48000:duration=$seconds"
+flash="color=black:size=640x360:rate=30:duration=$seconds,drawbox=color=white:t=fill:enable='lt(mod(n,30),3)',format=yuv420p"
+beep="aevalsrc='lt(mod(t,1),0.1)*0.5*sin(2*PI*1000*t)':sample_rate=48000:duration=$seconds"
 ff() { ffmpeg -nostdin -hide_banner -loglevel error -y "$@"; }
 
-h264() { # NAME PROFILE GOP B-FRAMES
-  ff -f lavfi -i "$picture" -c:v libx264 -threads 1 -preset superfast -profile:v "$2" -level 3.1 -b:v 1M -maxrate 1M \
+h264() { # NAME PROFILE GOP B-FRAMES [PICTURE]
+  ff -f lavfi -i "${5:-$picture}" -c:v libx264 -threads 1 -preset superfast -profile:v "$2" -level 3.1 -b:v 1M -maxrate 1M \
     -bufsize 1M -g "$3" -keyint_min "$3" -sc_threshold 0 -bf "$4" -x264-params repeat-headers=1 "$1.mp4"
   ff -i "$1.mp4" -c copy -f h264 "$1.264"
 }
@@ -52,20 +56,26 @@ h265() { # NAME GOP B-FRAMES
   done
 }
 
+sound() { # LETTER GRAPH
+  ff -f lavfi -i "$2" -ac 2 -c:a aac -b:a 96k "$1_aac.mp4"
+  ff -f lavfi -i "$2" -ac 2 -c:a libopus -b:a 64k -frame_duration 20 "$1_opus.mkv"
+  ff -f lavfi -i "$2" -ac 1 -ar 8000 -c:a pcm_alaw -f alaw "$1_pcma.al"
+  ff -f lavfi -i "$2" -ac 1 -ar 8000 -c:a pcm_mulaw -f mulaw "$1_pcmu.ul"
+}
+
 first() {
   h265 h265_main_g60 60 0
   h264 h264_baseline_g60 baseline 60 0
   h264 h264_main_g60 main 60 0
-  ff -f lavfi -i "$tone" -ac 2 -c:a aac -b:a 96k a_aac.mp4
-  ff -f lavfi -i "$tone" -ac 2 -c:a libopus -b:a 64k -frame_duration 20 a_opus.mkv
+  sound a "$tone"
+  sound b "$beep"
 }
 second() {
   h265 h265_main_bf3_g60 60 3
   h264 h264_high_g60 high 60 0
   h264 h264_high_bf3_g60 high 60 3
   h264 h264_main_g120 main 120 0
-  ff -f lavfi -i "$tone" -ac 1 -ar 8000 -c:a pcm_alaw -f alaw a_pcma.al
-  ff -f lavfi -i "$tone" -ac 1 -ar 8000 -c:a pcm_mulaw -f mulaw a_pcmu.ul
+  h264 h264_flash_g30 main 30 0 "$flash"
 }
 first & one=$!
 second & two=$!
