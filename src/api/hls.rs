@@ -2,16 +2,15 @@
 
 use super::Api;
 use super::error::{ApiError, connect_error, method_not_allowed};
-use super::request::{Name, Query, text_header};
+use super::request::{Name, Query, decode_path, text_header};
 use crate::consumers::hls::query::Reload;
 use crate::consumers::hls::{Content, Hls, HlsError, Text};
 use crate::graph::Wants;
 use crate::media::{Codec, Kind};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -27,15 +26,14 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/stream.m3u8", get(by_query).options(preflight))
         .route("/hls/{name}/index.m3u8", get(by_path).options(preflight))
         .route("/hls/{name}/{prefix}/{file}", get(file).options(preflight))
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(allow_any_origin))
+        .method_not_allowed_fallback(async |method, uri| {
+            open(method_not_allowed(method, uri).await.into_response())
+        })
 }
 
 /// Players on any site may watch, as with WHEP.
-async fn allow_any_origin(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let any = HeaderValue::from_static("*");
-    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+fn open(mut response: Response) -> Response {
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }
 
@@ -46,18 +44,17 @@ async fn preflight() -> Response {
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Range"),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ];
-    (StatusCode::NO_CONTENT, headers).into_response()
+    open((StatusCode::NO_CONTENT, headers).into_response())
 }
 
 /// `GET /api/stream.m3u8?src=NAME[&video=h264][&audio=aac]`.
-async fn by_query(
-    State(api): State<Arc<Api>>,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let name = query.require("src", EXAMPLE)?;
-    let base = format!("../hls/{}/", utf8_percent_encode(name, UNRESERVED));
-    multivariant(&api, name, &query, &base, &headers).await
+async fn by_query(State(api): State<Arc<Api>>, query: Query, headers: HeaderMap) -> Response {
+    let answer = async {
+        let name = query.require("src", EXAMPLE)?;
+        let base = format!("../hls/{}/", utf8_percent_encode(name, UNRESERVED));
+        multivariant(&api, name, &query, &base, &headers).await
+    };
+    open(answer.await.into_response())
 }
 
 /// `GET /hls/NAME/index.m3u8[?video=h264][&audio=aac]`.
@@ -66,8 +63,8 @@ async fn by_path(
     Name(name): Name,
     query: Query,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    multivariant(&api, &name, &query, "", &headers).await
+) -> Response {
+    open(multivariant(&api, &name, &query, "", &headers).await.into_response())
 }
 
 async fn multivariant(
@@ -80,24 +77,32 @@ async fn multivariant(
     let stream = api.registry.get(name).ok_or_else(|| ApiError::unknown_stream(name))?;
     let wants = wants(query)?;
     let text = api.hls.multivariant(&stream, &wants, base).await.map_err(|error| hls_error(name, &error))?;
-    Ok(playlist(&text, headers))
+    Ok(playlist(&text, takes_gzip(headers)))
 }
 
-/// `GET /hls/NAME/PREFIX/FILE`: a media playlist, an init segment, a segment or a part.
-async fn file(
-    State(api): State<Arc<Api>>,
-    path: Result<Path<(String, String, String)>, axum::extract::rejection::PathRejection>,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let Path((name, prefix, file)) =
-        path.map_err(|_| ApiError::bad_request("the name in the path is no UTF-8"))?;
-    let reload = Reload::parse(query.pairs())
+/// `GET /hls/NAME/PREFIX/FILE`: a media playlist, an init segment, a segment or a part. What each viewer asks for several
+/// times a second: nothing is copied out of the request but what is needed, and it is gone while the answer is waited for.
+async fn file(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let gzip = takes_gzip(request.headers());
+    let range = text_header(request.headers(), &header::RANGE).to_owned();
+    let uri = request.uri().clone();
+    drop(request);
+    open(answer(&api, &uri, gzip, &range).await.unwrap_or_else(ApiError::into_response))
+}
+
+async fn answer(api: &Api, uri: &Uri, gzip: bool, range: &str) -> Result<Response, ApiError> {
+    let mut pieces = uri.path().splitn(5, '/').skip(2);
+    let (Some(name), Some(prefix), Some(file)) = (pieces.next(), pieces.next(), pieces.next()) else {
+        return Err(ApiError::bad_request("the path is none of HLS"));
+    };
+    let name = decode_path(name)?;
+    let parameters = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let reload = Reload::parse(parameters)
         .map_err(|why| ApiError::bad_request("bad delivery directive").detail(why))?;
-    let content = api.hls.file(&name, &prefix, &file, reload).await;
+    let content = api.hls.file(&name, prefix, file, reload).await;
     match content.map_err(|error| hls_error(&name, &error))? {
-        Content::Playlist(text) => Ok(playlist(&text, &headers)),
-        Content::Media(bytes) => Ok(media(bytes, &headers, api.hls.max_age().as_secs())),
+        Content::Playlist(text) => Ok(playlist(&text, gzip)),
+        Content::Media(bytes) => Ok(media(bytes, range, api.hls.max_age().as_secs())),
     }
 }
 
@@ -122,16 +127,18 @@ fn wants(query: &Query) -> Result<Wants, ApiError> {
     Ok(Wants { video: narrow(Kind::Video, all.video)?, audio: narrow(Kind::Audio, all.audio)? })
 }
 
-fn playlist(text: &Text, headers: &HeaderMap) -> Response {
-    let known = [
-        (header::CONTENT_TYPE, PLAYLIST),
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::VARY, "Accept-Encoding"),
-    ];
-    match text.gzip().filter(|_| takes_gzip(headers)) {
-        Some(gzip) => (known, [(header::CONTENT_ENCODING, "gzip")], gzip).into_response(),
-        None => (known, text.plain.clone()).into_response(),
+fn playlist(text: &Text, gzip: bool) -> Response {
+    let compressed = if gzip { text.gzip() } else { None };
+    let encoded = compressed.is_some();
+    let mut response = Response::new(Body::from(compressed.unwrap_or_else(|| text.plain.clone())));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAYLIST));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if encoded {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
+    response
 }
 
 /// RFC 9110 §12.5.3.
@@ -139,29 +146,37 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     text_header(headers, &header::ACCEPT_ENCODING).split(',').any(|item| {
         let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
         let refused = matches!(weight.trim().strip_prefix("q="), Some("0" | "0.0" | "0.00" | "0.000"));
-        matches!(coding.trim().to_ascii_lowercase().as_str(), "gzip" | "*") && !refused
+        let coding = coding.trim();
+        (coding.eq_ignore_ascii_case("gzip") || coding == "*") && !refused
     })
 }
 
 /// What never changes: whole, or the one range that was asked for (RFC 9110 §14).
-fn media(bytes: Bytes, headers: &HeaderMap, max_age: u64) -> Response {
-    let known = [
-        (header::CONTENT_TYPE, "video/mp4".to_owned()),
-        (header::CACHE_CONTROL, format!("public, max-age={max_age}, immutable")),
-        (header::ACCEPT_RANGES, "bytes".to_owned()),
-    ];
+fn media(bytes: Bytes, asked: &str, max_age: u64) -> Response {
     let length = bytes.len();
-    match range(text_header(headers, &header::RANGE), length) {
-        None => (known, bytes).into_response(),
+    let (status, body, content_range) = match range(asked, length) {
+        None => (StatusCode::OK, bytes, None),
         Some(Err(())) => {
             let size = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
-            (StatusCode::RANGE_NOT_SATISFIABLE, size, Body::empty()).into_response()
+            return (StatusCode::RANGE_NOT_SATISFIABLE, size, Body::empty()).into_response();
         }
         Some(Ok((from, to))) => {
-            let part = [(header::CONTENT_RANGE, format!("bytes {from}-{}/{length}", to - 1))];
-            (StatusCode::PARTIAL_CONTENT, known, part, bytes.slice(from..to)).into_response()
+            let what = format!("bytes {from}-{}/{length}", to - 1);
+            (StatusCode::PARTIAL_CONTENT, bytes.slice(from..to), HeaderValue::try_from(what).ok())
         }
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
+    if let Ok(cache) = HeaderValue::try_from(format!("public, max-age={max_age}, immutable")) {
+        headers.insert(header::CACHE_CONTROL, cache);
     }
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(content_range) = content_range {
+        headers.insert(header::CONTENT_RANGE, content_range);
+    }
+    response
 }
 
 /// `bytes=a-b`, `bytes=a-` or `bytes=-n`, as a half-open range. `None` where there is none that is understood: several

@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
         })?;
         Ok(Name(name))
     }
+}
+
+/// A piece of a path, decoded.
+///
+/// # Errors
+/// 400 for what is no UTF-8.
+pub fn decode_path(piece: &str) -> Result<Cow<'_, str>, ApiError> {
+    percent_decode_str(piece).decode_utf8().map_err(|_| {
+        ApiError::bad_request("the name in the path is no UTF-8")
+            .hint("percent-encode the UTF-8 bytes of names, e.g. %EA%B8%88 for 금")
+    })
 }
 
 /// The media type of `Content-Type`, in lower case and without parameters; empty if there is none.

@@ -8,6 +8,7 @@ pub mod query;
 pub mod segmenter;
 mod session;
 mod version;
+mod waiters;
 mod window;
 
 pub use version::Text;
@@ -25,7 +26,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -153,9 +154,7 @@ impl Hls {
         let _waiting = self.waiters.try_acquire().map_err(|_| HlsError::Busy)?;
         let deadline = Instant::now() + self.options.source_deadline + session.patience();
         session.started(deadline).await?;
-        let text =
-            playlist::multivariant(&session.window.lock(), &format!("{base}{}/index.m3u8", session.prefix));
-        Ok(Text::new(text))
+        Ok(session.multivariant(base))
     }
 
     /// A file of a session. Waits for what is about to come, as the request says.
@@ -194,8 +193,7 @@ impl Hls {
     async fn playlist(&self, session: &Session, reload: Reload) -> Result<Content, HlsError> {
         let deadline = Instant::now() + session.patience();
         session.started(deadline + self.options.source_deadline).await?;
-        let mut phase = session.phase.subscribe();
-        let refuse = |phase: &Phase| match phase {
+        let answer = |phase: &Phase| match phase {
             Phase::Playing(version) if version.is_too_far_ahead(&reload) => {
                 Err(HlsError::TooFarAhead { last: version.edge().0 })
             }
@@ -207,22 +205,21 @@ impl Hls {
             Phase::Starting => false,
             Phase::Ended(_) => true,
         };
-        if ready(&phase.borrow()) {
-            return refuse(&phase.borrow());
+        let is_ready = ready(&session.phase.borrow());
+        if let Some(place) = reload.place().filter(|_| !is_ready) {
+            let _waiting = self.waiters.try_acquire().map_err(|_| HlsError::Busy)?;
+            // A source that is silent has no newer playlist: what there is keeps the player going.
+            session.reach(place, deadline, ready).await;
         }
-        let _waiting = self.waiters.try_acquire().map_err(|_| HlsError::Busy)?;
-        // A source that is silent has no newer playlist: what there is keeps the player going.
-        let _ = timeout_at(deadline, phase.wait_for(ready)).await;
-        refuse(&phase.borrow())
+        answer(&session.phase.borrow())
     }
 
     async fn part(&self, session: &Session, number: u64, index: usize) -> Result<Content, HlsError> {
         let held = || session.window.lock().part(number, index);
-        let mut phase = session.phase.subscribe();
         if let Some(part) = held() {
             return Ok(Content::Media(part));
         }
-        let is_next = match &*phase.borrow_and_update() {
+        let is_next = match &*session.phase.borrow() {
             Phase::Playing(version) => version.is_next(number, index as u64),
             _ => false,
         };
@@ -232,14 +229,11 @@ impl Hls {
         }
         let _waiting = self.waiters.try_acquire().map_err(|_| HlsError::Busy)?;
         let deadline = Instant::now() + session.patience();
-        let came = timeout_at(
-            deadline,
-            phase.wait_for(|phase| match phase {
-                Phase::Playing(version) => !version.is_next(number, index as u64),
-                _ => true,
-            }),
-        );
-        if came.await.is_err() {
+        let is_past = |phase: &Phase| match phase {
+            Phase::Playing(version) => !version.is_next(number, index as u64),
+            _ => true,
+        };
+        if !session.reach((number, Some(index as u64)), deadline, is_past).await {
             return Err(HlsError::Stalled);
         }
         held().map(Content::Media).ok_or(HlsError::NoFile)

@@ -1,5 +1,7 @@
 //! What clients ask for: file names and delivery directives (§6.2.5).
 
+use super::waiters::Place;
+
 /// A file below a session's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum File {
@@ -50,13 +52,19 @@ pub struct Reload {
 }
 
 impl Reload {
+    /// What it waits for.
+    pub fn place(&self) -> Option<Place> {
+        self.segment.map(|segment| (segment, self.part))
+    }
+
     /// Reads the directives out of decoded query parameters; all others are ignored.
     ///
     /// # Errors
     /// A number that is none, or a part without its segment: what a 400 says.
-    pub fn parse<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Reload, String> {
+    pub fn parse<T: AsRef<str>>(parameters: impl IntoIterator<Item = (T, T)>) -> Result<Reload, String> {
         let mut reload = Reload::default();
         for (key, value) in parameters {
+            let (key, value) = (key.as_ref(), value.as_ref());
             let read = || number(value).ok_or_else(|| format!("{key} is {value:?}, which is no number"));
             match key {
                 "_HLS_msn" => reload.segment = Some(read()?),

@@ -1,9 +1,10 @@
 //! One stream's segmenter at work: a task that reads frames and publishes playlists while somebody asks.
 
 use super::segmenter::{Event, Input, Segmenter, Settings};
-use super::version::Version;
+use super::version::{Text, Version};
+use super::waiters::{Place, Waiters};
 use super::window::{Bounds, Window};
-use super::{HlsError, Options};
+use super::{HlsError, Options, playlist};
 use crate::graph::{ConnectError, ConsumerGuard, ConsumerInfo, FrameReader, Selection, Stream, Wants};
 use crate::media::mp4::Media;
 use crate::media::{Frame, Kind};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Frames taken from the ring at once.
@@ -42,6 +43,9 @@ pub struct Session {
     /// Changes with each part.
     pub phase: watch::Sender<Phase>,
     options: Options,
+    waiters: Waiters,
+    /// The multivariant playlist by what its URI begins with, for as long as no segment is added.
+    multivariant: Mutex<(u64, Vec<(String, Arc<Text>)>)>,
     asked: Mutex<Instant>,
     consumer: Mutex<Option<ConsumerGuard>>,
     cancel: CancellationToken,
@@ -65,6 +69,8 @@ impl Session {
             window: Mutex::new(Window::new(bounds)),
             phase: watch::Sender::new(Phase::Starting),
             options,
+            waiters: Waiters::default(),
+            multivariant: Mutex::default(),
             asked: Mutex::new(Instant::now()),
             consumer: Mutex::new(None),
             cancel,
@@ -94,11 +100,46 @@ impl Session {
         self.cancel.is_cancelled() || matches!(&*self.phase.borrow(), Phase::Ended(_))
     }
 
+    /// The multivariant playlist, whose URI begins with `base`: rendered once for each segment and way to ask for it.
+    pub fn multivariant(&self, base: &str) -> Arc<Text> {
+        let window = self.window.lock();
+        let mut known = self.multivariant.lock();
+        if known.0 != window.growing.number {
+            *known = (window.growing.number, Vec::new());
+        }
+        if let Some((_, text)) = known.1.iter().find(|(of, _)| of == base) {
+            return text.clone();
+        }
+        let text = Text::new(playlist::multivariant(&window, &format!("{base}{}/index.m3u8", self.prefix)));
+        known.1.push((base.to_owned(), text.clone()));
+        text
+    }
+
+    /// Waits until `there` holds, as it does once the playlist has come to this place. False at the deadline.
+    pub async fn reach(&self, place: Place, deadline: Instant, there: impl Fn(&Phase) -> bool) -> bool {
+        // Who waits still asks.
+        let _asks = self.phase.subscribe();
+        let waiter = self.waiters.at(place);
+        let mut rung = std::pin::pin!(waiter.rung());
+        rung.as_mut().enable();
+        // It may have come between the last look and now.
+        there(&self.phase.borrow()) || timeout_at(deadline, rung).await.is_ok()
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+        match &*self.phase.borrow() {
+            Phase::Starting => {}
+            Phase::Playing(version) => self.waiters.ring(|place| version.has(place)),
+            Phase::Ended(_) => self.waiters.ring(|_| true),
+        }
+    }
+
     /// Waits for a phase other than [`Phase::Starting`].
     pub async fn started(&self, deadline: Instant) -> Result<(), HlsError> {
         let mut phase = self.phase.subscribe();
         let started = phase.wait_for(|phase| !matches!(phase, Phase::Starting));
-        match tokio::time::timeout_at(deadline, started).await {
+        match timeout_at(deadline, started).await {
             Ok(Ok(phase)) => match &*phase {
                 Phase::Ended(Some(error)) => Err(HlsError::Connect(error.clone())),
                 Phase::Ended(None) => Err(HlsError::Gone),
@@ -121,13 +162,13 @@ impl Session {
             Some(error) => tracing::info!(stream = self.stream.name(), "HLS not started: {error}"),
             None => tracing::info!(stream = self.stream.name(), "HLS ended"),
         }
-        self.phase.send_replace(Phase::Ended(error));
+        self.enter(Phase::Ended(error));
     }
 
     /// Ends what can't go on.
     pub fn abandon(&self) {
         self.consumer.lock().take();
-        self.phase.send_replace(Phase::Ended(None));
+        self.enter(Phase::Ended(None));
     }
 
     async fn play(&self) -> Result<(), ConnectError> {
@@ -183,7 +224,7 @@ impl Session {
             Version::of(&window)
         };
         if let Some(version) = version {
-            self.phase.send_replace(Phase::Playing(Arc::new(version)));
+            self.enter(Phase::Playing(Arc::new(version)));
         }
     }
 }

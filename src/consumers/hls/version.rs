@@ -2,6 +2,7 @@
 
 use super::playlist;
 use super::query::Reload;
+use super::waiters::Place;
 use super::window::Window;
 use bytes::Bytes;
 use flate2::Compression;
@@ -67,14 +68,18 @@ impl Version {
 
     /// Whether it holds what the request waits for (§6.2.5.2).
     pub fn satisfies(&self, reload: &Reload) -> bool {
+        reload.place().is_none_or(|place| self.has(place))
+    }
+
+    /// Whether it has come as far as this.
+    pub fn has(&self, (segment, part): Place) -> bool {
         let (last, parts) = self.last;
-        match (reload.segment, reload.part) {
-            (None, _) => true,
-            (Some(segment), None) => segment <= last,
-            (Some(segment), Some(_)) if segment < last => true,
+        match part {
+            None => segment <= last,
+            Some(_) if segment < last => true,
             // A part after the last of its segment is the first of the next one.
-            (Some(segment), Some(part)) if segment == last => part < parts || self.growing > 0,
-            (Some(segment), Some(part)) => segment == last + 1 && part < self.growing,
+            Some(part) if segment == last => part < parts || self.growing > 0,
+            Some(part) => segment == last + 1 && part < self.growing,
         }
     }
 
@@ -140,5 +145,22 @@ mod tests {
         flate2::read::GzDecoder::new(&gzip[..]).read_to_string(&mut back).unwrap();
         assert_eq!(back.as_bytes(), text.plain);
         assert_eq!(text.gzip().unwrap().as_ptr(), gzip.as_ptr(), "compressed once");
+    }
+
+    #[test]
+    fn a_thousand_viewers_share_one_text_and_one_compression() {
+        let version = Version { full: Text::new("#EXTM3U\n".repeat(500)), ..version() };
+        let mut places = std::collections::HashSet::new();
+        std::thread::scope(|scope| {
+            let ask = || {
+                (0..125)
+                    .map(|_| version.text(&reload(5, None)))
+                    .map(|text| (text.plain.as_ptr() as usize, text.gzip().unwrap().as_ptr() as usize))
+                    .collect::<Vec<_>>()
+            };
+            let askers: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            places.extend(askers.into_iter().flat_map(|asker| asker.join().unwrap()));
+        });
+        assert_eq!(places.len(), 1);
     }
 }
