@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// Frames taken from the ring at once.
 const BATCH: usize = 256;
 
+/// The number of the segment that grows, and texts by what their URIs begin with.
+type Rendered = (u64, Vec<(String, Arc<Text>)>);
+
 /// Where a session is in its life.
 #[derive(Debug, Clone)]
 pub enum Phase {
@@ -44,8 +47,8 @@ pub struct Session {
     pub phase: watch::Sender<Phase>,
     options: Options,
     waiters: Waiters,
-    /// The multivariant playlist by what its URI begins with, for as long as no segment is added.
-    multivariant: Mutex<(u64, Vec<(String, Arc<Text>)>)>,
+    /// The multivariant playlist, for as long as no segment is added.
+    multivariant: Mutex<Rendered>,
     asked: Mutex<Instant>,
     consumer: Mutex<Option<ConsumerGuard>>,
     cancel: CancellationToken,
