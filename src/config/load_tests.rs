@@ -146,6 +146,8 @@ fn errors_have_place_key_and_expectation() {
         ("streams:\n  a: ${NONE}\n", 2, 6, &["streams.a", "NONE", "not set"]),
         ("log: {level: loud}\n", 1, 14, &["log.level", "loud", "debug"]),
         ("webrtc: {filters: {ips: [a]}}\n", 1, 26, &["webrtc.filters.ips[0]", "no IP address"]),
+        ("webrtc: {pacing: {burst: 1G}}\n", 1, 26, &["webrtc.pacing.burst", "no amount"]),
+        ("webrtc: {pacing: {rate: 1k}}\n", 1, 25, &["webrtc.pacing.rate", "out of bounds"]),
         ("webrtc: {candidates: [':1']}\n", 1, 23, &["candidates[0]", "stun:1984"]),
         ("webrtc: {ice_servers: [{username: x}]}\n", 1, 23, &["ice_servers", "urls"]),
         ("hls: {part: 5s}\n", 1, 13, &["hls.part", "out of bounds", "100ms to 2s"]),

@@ -69,6 +69,23 @@ pub struct Webrtc {
     pub ice_servers: Vec<IceServer>,
     /// Which of the machine's own addresses become candidates.
     pub filters: Filters,
+    /// How fast a viewer is sent what does not fit a burst.
+    pub pacing: Pacing,
+}
+
+/// `webrtc.pacing`: a large picture goes out in bursts that routers and sockets on the way survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pacing {
+    /// Bytes that go at once.
+    pub burst: u64,
+    /// Bits a second after that.
+    pub rate: u64,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Pacing { burst: 64_000, rate: 50_000_000 }
+    }
 }
 
 /// One STUN or TURN server for players.
@@ -373,6 +390,28 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(format!("{text:?} is too long: at most a day (24h)"));
     }
     Ok(Duration::from_millis(millis))
+}
+
+/// Reads an amount: a whole number, in thousands with `k`, in millions with `M`.
+///
+/// # Errors
+/// It is none, or out of bounds.
+pub fn parse_amount(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let amount = text.split_at_checked(digits).and_then(|(number, unit)| {
+        let factor = match unit {
+            "" => 1,
+            "k" => 1_000,
+            "M" => 1_000_000,
+            _ => return None,
+        };
+        number.parse::<u64>().ok()?.checked_mul(factor)
+    });
+    match amount {
+        Some(amount) if (least..=most).contains(&amount) => Ok(amount),
+        Some(_) => Err(format!("{text:?} is out of bounds: expected {least} to {most}")),
+        None => Err(format!("{text:?} is no amount: expected a whole number, e.g. 64k or 50M")),
+    }
 }
 
 /// Whether a stream may have this name: any UTF-8 of 1 to 200 bytes without control characters, `/`, `?` and `#`.

@@ -1,7 +1,7 @@
 //! The JSON Schema of the configuration, for editors that complete and check YAML as it is written.
 
 use super::load::Reader;
-use super::model::{Filters, IceServer, Log, StreamConfig};
+use super::model::{Filters, IceServer, Log, Pacing, StreamConfig};
 use super::sections::{ApiReader, RtspReader, WebrtcReader};
 use super::seeds::Section;
 use serde_json::{Map, Value, json};
@@ -34,6 +34,11 @@ pub fn schema() -> Value {
         "loopback" => flag("offer 127.0.0.1 and ::1"),
         _ => list("the only networks", json!({"enum": ["udp4", "udp6", "tcp4", "tcp6"]})),
     });
+    let amount = |description: &str, default: &str| json!({"type": ["string", "integer", "null"], "default": default, "description": description});
+    let pacing = section::<Pacing>(|key| match key {
+        "burst" => amount("bytes that a viewer is sent at once, e.g. 64k", "64k"),
+        _ => amount("bits a second after that, e.g. 50M", "50M"),
+    });
     let ice_server = section::<IceServer>(|key| match key {
         "urls" => {
             json!({"anyOf": [text("stun:host:port or turn:host:port"), {"type": "array", "items": {"type": "string"}}]})
@@ -58,6 +63,7 @@ pub fn schema() -> Value {
             text("an address with a port"),
         ),
         "ice_servers" => list("what players are told to use", ice_server.clone()),
+        "pacing" => nullable(pacing.clone()),
         _ => nullable(filters.clone()),
     });
     let rtsp = section::<RtspReader>(|key| match key {
@@ -140,6 +146,8 @@ mod tests {
         }
         let filters = &at("webrtc")["properties"]["filters"];
         assert!(keys(filters).into_iter().all(|key| known(&format!("webrtc: {{filters: {{{key}: }}}}"))));
+        let pacing = &at("webrtc")["properties"]["pacing"];
+        assert!(keys(pacing).into_iter().all(|key| known(&format!("webrtc: {{pacing: {{{key}: }}}}"))));
         let ice = &at("webrtc")["properties"]["ice_servers"]["items"];
         assert!(keys(ice).into_iter().all(|key| known(&format!("webrtc: {{ice_servers: [{{{key}: }}]}}"))));
         let stream = &at("streams")["additionalProperties"]["anyOf"][2];

@@ -1,7 +1,9 @@
 //! Reads the sections `api`, `webrtc`, `hls`, `rtsp` and `log`.
 
 use super::load::Reader;
-use super::model::{Api, Filters, Hls, IceServer, ListenAddress, Log, LogLevel, Webrtc, parse_duration};
+use super::model::{
+    Api, Filters, Hls, IceServer, ListenAddress, Log, LogLevel, Pacing, Webrtc, parse_amount, parse_duration,
+};
 use super::seeds::{Context, Entry, Fill, Section, not_empty};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -47,7 +49,7 @@ pub(super) struct WebrtcReader<'r>(pub(super) &'r mut Reader);
 
 impl Section for WebrtcReader<'_> {
     const PATH: &'static str = "webrtc";
-    const KEYS: &'static [&'static str] = &["listen", "candidates", "ice_servers", "filters"];
+    const KEYS: &'static [&'static str] = &["listen", "candidates", "ice_servers", "filters", "pacing"];
 
     fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
         let webrtc: &mut Webrtc = &mut self.0.config.webrtc;
@@ -61,8 +63,25 @@ impl Section for WebrtcReader<'_> {
                 let servers = IceServers(entry.context);
                 webrtc.ice_servers = entry.seed(servers)?.unwrap_or_default();
             }
+            "pacing" => entry.section(&mut webrtc.pacing)?,
             _ => entry.section(&mut webrtc.filters)?,
         }
+        Ok(())
+    }
+}
+
+impl Section for Pacing {
+    const PATH: &'static str = "webrtc.pacing";
+    const KEYS: &'static [&'static str] = &["burst", "rate"];
+
+    fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, entry: Entry<'_, A>) -> Result<(), A::Error> {
+        let usual = Pacing::default();
+        let (to, usual, least, most) = match key {
+            "burst" => (&mut self.burst, usual.burst, 1_500, 10_000_000),
+            _ => (&mut self.rate, usual.rate, 1_000_000, 10_000_000_000),
+        };
+        let amount = entry.read("a whole number, e.g. 64k or 50M", |text| parse_amount(text, least, most))?;
+        *to = amount.unwrap_or(usual);
         Ok(())
     }
 }
