@@ -13,7 +13,7 @@ use crate::consumers::rtsp::{self, RtspServer};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
 use crate::graph::{OpenSource, Registry};
 use crate::server::tls::TlsError;
-use crate::server::{BindError, Datagram, IceTcp, OnDatagram, Replayed, Rtsp, Server, UdpPort, auth};
+use crate::server::{BindError, Datagram, IceTcp, OnDatagrams, Replayed, Rtsp, Server, UdpPort, auth};
 use crate::sources;
 use crate::telemetry::log;
 use settings::{Certificate, Running};
@@ -170,7 +170,7 @@ impl App {
             router,
             ice_tcp(self.webrtc.clone()),
             rtsp_connection(self.rtsp.clone()),
-            on_datagram(self.webrtc.clone()),
+            on_datagrams(self.webrtc.clone()),
             shutdown.clone(),
         );
         let end = async {
@@ -245,9 +245,11 @@ fn rtsp_connection(server: Arc<RtspServer>) -> Rtsp {
     })
 }
 
-fn on_datagram(webrtc: Arc<WebRtc>) -> OnDatagram {
-    Box::new(move |datagram: Datagram<'_>| {
-        webrtc.on_datagram(datagram.source, datagram.local_ip, datagram.contents);
+fn on_datagrams(webrtc: Arc<WebRtc>) -> OnDatagrams {
+    let mut receiver = webrtc.receiver();
+    Box::new(move |datagrams: &mut dyn Iterator<Item = Datagram<'_>>| {
+        datagrams.for_each(|datagram| receiver.take(datagram.source, datagram.local_ip, datagram.contents));
+        receiver.deliver();
     })
 }
 

@@ -12,13 +12,18 @@ async fn echo(listen: &'static str) -> (Running, Arc<parking_lot::Mutex<Vec<(Soc
     let port: Arc<OnceLock<Arc<UdpPort>>> = Arc::default();
     let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let (sender, log) = (port.clone(), seen.clone());
-    let on_datagram = Box::new(move |datagram: streamgate::server::Datagram<'_>| {
-        log.lock().push((datagram.source, datagram.local_ip));
-        let (Some(port), Ok(two)) = (sender.get(), <[u8; 2]>::try_from(datagram.contents)) else { return };
-        let run: Vec<u8> = (0..u16::from_be_bytes(two)).map(|n| (n / 1000) as u8).collect();
-        port.try_send(datagram.source, datagram.local_ip, &run, 1000).unwrap();
-    });
-    let server = start(Options { listen, on_datagram, ..Options::default() }).await;
+    let on_datagrams =
+        Box::new(move |datagrams: &mut dyn Iterator<Item = streamgate::server::Datagram<'_>>| {
+            for datagram in datagrams {
+                log.lock().push((datagram.source, datagram.local_ip));
+                let (Some(port), Ok(two)) = (sender.get(), <[u8; 2]>::try_from(datagram.contents)) else {
+                    continue;
+                };
+                let run: Vec<u8> = (0..u16::from_be_bytes(two)).map(|n| (n / 1000) as u8).collect();
+                port.try_send(datagram.source, datagram.local_ip, &run, 1000).unwrap();
+            }
+        });
+    let server = start(Options { listen, on_datagrams, ..Options::default() }).await;
     assert!(port.set(server.udp.clone()).is_ok());
     (server, seen)
 }

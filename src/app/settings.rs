@@ -37,6 +37,10 @@ impl Settings for Running {
             let webrtc = self.webrtc.clone();
             steps.push(Box::new(move || webrtc.set_candidates(candidates)));
         }
+        if was.pacing != is.pacing {
+            let (webrtc, pacing) = (self.webrtc.clone(), is.pacing);
+            steps.push(Box::new(move || webrtc.set_pacing(pacing)));
+        }
         if running.hls != wanted.hls {
             let (hls, config) = (self.hls.clone(), wanted.hls.clone());
             steps.push(Box::new(move || hls.configure(config)));

@@ -127,6 +127,11 @@ impl Producer {
         })
     }
 
+    /// Whether somebody holds frames, so that packets are being converted.
+    pub fn is_converting(&self) -> bool {
+        self.frames.lock().strong_count() > 0
+    }
+
     /// The URL as it may be shown.
     pub fn url(&self) -> &str {
         self.source.url()

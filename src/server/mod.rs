@@ -17,7 +17,7 @@ pub use bind::BindError;
 pub use http::Connection;
 pub use listener::{IceTcp, Limits, Rtsp, Stream};
 pub use stream::Replayed;
-pub use udp::{Datagram, OnDatagram, UdpPort};
+pub use udp::{Datagram, OnDatagrams, UdpPort};
 
 use crate::config::ListenAddress;
 use axum::Router;
@@ -122,7 +122,7 @@ impl Server {
         router: Router,
         ice_tcp: IceTcp,
         rtsp: Rtsp,
-        on_datagram: OnDatagram,
+        on_datagrams: OnDatagrams,
         shutdown: CancellationToken,
     ) {
         let tasks = TaskTracker::new();
@@ -133,7 +133,7 @@ impl Server {
         let stop = kill.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = udp.receive(on_datagram) => {}
+                () = udp.receive(on_datagrams) => {}
                 () = stop.cancelled() => {}
             }
         });

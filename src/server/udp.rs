@@ -33,8 +33,8 @@ pub struct Datagram<'a> {
     pub contents: &'a [u8],
 }
 
-/// What is called for each datagram; it must not block.
-pub type OnDatagram = Box<dyn FnMut(Datagram<'_>) + Send>;
+/// What is called with the datagrams that one system call brought; it must not block.
+pub type OnDatagrams = Box<dyn FnMut(&mut dyn Iterator<Item = Datagram<'_>>) + Send>;
 
 /// The UDP socket on the one port.
 #[derive(Debug)]
@@ -54,14 +54,18 @@ impl UdpPort {
     /// The system refuses what is needed to use the socket at all.
     pub fn new(socket: std::net::UdpSocket) -> io::Result<UdpPort> {
         let state = UdpSocketState::new((&socket).into())?;
-        for (name, set) in [
-            ("receive", state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER)),
-            ("send", state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER)),
-        ] {
-            if let Err(error) = set {
-                tracing::debug!(%error, "cannot enlarge the UDP {name} buffer");
-            }
-        }
+        let enlarge = |name, key, set: io::Result<()>, got: io::Result<usize>| match set.and(got) {
+            Ok(bytes) if bytes < SOCKET_BUFFER => tracing::info!(
+                "the system limits the UDP {name} buffer to {} KiB: for many viewers, set {key} to {SOCKET_BUFFER}",
+                bytes / 1024
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "cannot enlarge the UDP {name} buffer"),
+        };
+        let set = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
+        enlarge("receive", "net.core.rmem_max", set, state.recv_buffer_size((&socket).into()));
+        let set = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER);
+        enlarge("send", "net.core.wmem_max", set, state.send_buffer_size((&socket).into()));
         let local = socket.local_addr()?;
         let gso = state.max_gso_segments();
         tracing::debug!(%local, gso, gro = state.gro_segments(), "UDP socket ready");
@@ -146,8 +150,10 @@ impl UdpPort {
     ) -> io::Result<()> {
         let segment_size = (run.len() > size).then_some(size);
         let transmit = Transmit { destination, ecn: None, contents: run, segment_size, src_ip };
-        let segments = self.max_segments();
-        let sent = self.state.read().try_send((&self.socket).into(), &transmit);
+        let (segments, sent) = {
+            let state = self.state.read();
+            (state.max_gso_segments(), state.try_send((&self.socket).into(), &transmit))
+        };
         if sent.is_err() && segment_size.is_none() && segments > self.max_segments() {
             self.restore();
         }
@@ -196,8 +202,8 @@ impl UdpPort {
         }
     }
 
-    /// Receives for ever and calls `on_datagram` for each datagram. Ends only by being dropped.
-    pub async fn receive(&self, mut on_datagram: OnDatagram) {
+    /// Receives for ever and calls `on_datagrams` with what has come. Ends only by being dropped.
+    pub async fn receive(&self, mut on_datagrams: OnDatagrams) {
         let mut memory = vec![0; RECEIVE_BUFFER * RECEIVE_BATCH];
         let mut buffers: Vec<_> = memory.chunks_mut(RECEIVE_BUFFER).map(IoSliceMut::new).collect();
         let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
@@ -206,9 +212,7 @@ impl UdpPort {
             let receive = || self.state.read().recv((&self.socket).into(), &mut buffers, &mut metas);
             match self.socket.async_io(Interest::READABLE, receive).await {
                 Ok(count) => {
-                    for (buffer, meta) in buffers.iter().zip(&metas).take(count) {
-                        deliver(buffer, meta, &mut on_datagram);
-                    }
+                    on_datagrams(&mut buffers.iter().zip(&metas).take(count).flat_map(datagrams));
                 }
                 Err(error) => {
                     // E.g. an ICMP error for something sent earlier: never a reason to stop.
@@ -222,17 +226,14 @@ impl UdpPort {
     }
 }
 
-fn deliver(buffer: &[u8], meta: &RecvMeta, on_datagram: &mut OnDatagram) {
-    // Nobody can be answered at port 0.
-    if meta.addr.port() == 0 {
-        return;
-    }
+/// The datagrams in a buffer: several of one sender where the system has put them together.
+fn datagrams<'a>((buffer, meta): (&'a IoSliceMut<'_>, &RecvMeta)) -> impl Iterator<Item = Datagram<'a>> {
     let source = canonical(meta.addr);
     let local_ip = meta.dst_ip.map(|ip| ip.to_canonical());
-    let received = buffer.get(..meta.len).unwrap_or_default();
-    for contents in received.chunks(meta.stride.max(1)) {
-        on_datagram(Datagram { source, local_ip, contents });
-    }
+    // Nobody can be answered at port 0.
+    let length = if source.port() == 0 { 0 } else { meta.len };
+    let received = buffer.get(..length).unwrap_or_default();
+    received.chunks(meta.stride.max(1)).map(move |contents| Datagram { source, local_ip, contents })
 }
 
 /// IPv4-mapped IPv6 addresses become IPv4; the scope of others is kept.

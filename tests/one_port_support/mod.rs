@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use streamgate::server::{Connection, IceTcp, Limits, OnDatagram, Rtsp, Server, UdpPort, auth, tls};
+use streamgate::server::{Connection, IceTcp, Limits, OnDatagrams, Rtsp, Server, UdpPort, auth, tls};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -34,7 +34,7 @@ pub struct Options {
     pub limits: Limits,
     pub tls: bool,
     pub any_origin: bool,
-    pub on_datagram: OnDatagram,
+    pub on_datagrams: OnDatagrams,
 }
 
 impl Default for Options {
@@ -44,7 +44,7 @@ impl Default for Options {
             limits: Limits::default(),
             tls: false,
             any_origin: false,
-            on_datagram: Box::new(|_| {}),
+            on_datagrams: Box::new(|_| {}),
         }
     }
 }
@@ -102,7 +102,7 @@ pub async fn start(options: Options) -> Running {
     let server = server.with_tls(config).with_limits(options.limits);
     let (address, udp, shutdown) = (server.local_addr(), server.udp(), CancellationToken::new());
     let router = auth::protect(router(), Arc::new(options.any_origin.into()));
-    let done = tokio::spawn(server.run(router, ice_tcp(), rtsp(), options.on_datagram, shutdown.clone()));
+    let done = tokio::spawn(server.run(router, ice_tcp(), rtsp(), options.on_datagrams, shutdown.clone()));
     Running { address, udp, shutdown, done, cert }
 }
 

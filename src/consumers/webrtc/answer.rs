@@ -35,7 +35,7 @@ pub struct Answering<'a> {
 }
 
 /// The label that makes audio and video one MediaStream in the browser, so that they are played in sync.
-const STREAM_LABEL: &str = "streamgate";
+pub const STREAM_LABEL: &str = "streamgate";
 
 impl Answering<'_> {
     /// The answer.

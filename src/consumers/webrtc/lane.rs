@@ -1,11 +1,10 @@
 //! One viewer's audio or video: payload type, sequence numbers and timestamps of its own. Pure: no I/O, no clock.
 
+use super::sender::Sender;
 use super::worker::SourceKey;
 use crate::graph::{Epoch, Lease};
 use crate::media::{Codec, Kind, Packet};
 use std::time::Duration;
-use str0m::media::{Mid, Pt};
-use str0m::rtp::Ssrc;
 
 /// Timestamps of a GOP that is sent at once are this far apart: a millisecond at 90 kHz…
 const STEP: u64 = 90;
@@ -16,16 +15,27 @@ const MAX_COMPRESSED: u64 = 22_500;
 pub struct LaneSetup {
     /// Audio or video.
     pub kind: Kind,
-    /// The m-line.
-    pub mid: Mid,
+    /// The m-line's name, and the number of the header extension that it goes with packets in.
+    pub mid: Option<(u8, String)>,
     /// Of media.
-    pub ssrc: Ssrc,
+    pub ssrc: u32,
     /// Of retransmissions.
-    pub rtx: Option<Ssrc>,
-    /// The negotiated codecs and their payload types.
-    pub codecs: Vec<(Codec, Pt)>,
+    pub rtx: Option<u32>,
+    /// What was negotiated.
+    pub codecs: Vec<Encoding>,
     /// Keeps the source running.
     pub lease: Lease,
+}
+
+/// A negotiated codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoding {
+    /// The codec.
+    pub codec: Codec,
+    /// Its payload type.
+    pub payload_type: u8,
+    /// The payload type of its retransmissions.
+    pub rtx_type: Option<u8>,
 }
 
 /// Why a lane holds packets back.
@@ -47,13 +57,14 @@ pub struct Lane {
     pub source: SourceKey,
     /// Packets are held back until a keyframe comes. Audio never waits.
     pub waiting: Waiting,
-    /// str0m knows the SSRCs: only since the first packet, because it would report senders that have sent nothing.
-    pub declared: bool,
+    /// Puts its packets on the wire.
+    pub sender: Sender,
     /// The present epoch's id.
     epoch: Option<u64>,
     track: Option<u8>,
-    payload_type: Pt,
-    clock_rate: u32,
+    encoding: Encoding,
+    /// Of the present codec.
+    pub clock_rate: u32,
     sequence: u64,
     offset: u64,
     step: u64,
@@ -66,8 +77,8 @@ pub struct Lane {
 /// What goes into the RTP header of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Payload type.
-    pub payload_type: Pt,
+    /// Codec and payload types.
+    pub encoding: Encoding,
     /// 64-bit sequence number; the low 16 bits are sent.
     pub sequence: u64,
     /// RTP timestamp.
@@ -80,14 +91,15 @@ impl Lane {
     /// A lane that has sent nothing. `sequence` is the first sequence number, below 32768 so that SRTP's rollover
     /// counter begins at zero (RFC 3711 §3.3.1); `offset` is added to timestamps.
     pub fn new(setup: LaneSetup, sequence: u16, offset: u32) -> Lane {
-        let first = setup.codecs.first().map_or(Pt::from(0), |(_, pt)| *pt);
+        let unknown = Encoding { codec: Codec::H264, payload_type: 0, rtx_type: None };
+        let mid = setup.mid.as_ref().map(|(id, name)| (*id, name.as_str()));
         Lane {
             source: SourceKey::of(setup.lease.producer()),
             waiting: if setup.kind == Kind::Video { Waiting::Start } else { Waiting::No },
-            declared: false,
+            sender: Sender::new(setup.ssrc, setup.rtx, mid),
             epoch: None,
             track: None,
-            payload_type: first,
+            encoding: setup.codecs.first().copied().unwrap_or(unknown),
             clock_rate: 90_000,
             sequence: u64::from(sequence & 0x7fff),
             offset: u64::from(offset),
@@ -106,10 +118,10 @@ impl Lane {
         }
         self.epoch = Some(epoch.id);
         let found = epoch.tracks.iter().enumerate().find_map(|(index, track)| {
-            let (_, pt) = self.setup.codecs.iter().find(|(codec, _)| *codec == track.codec)?;
-            Some((u8::try_from(index).ok()?, track, *pt))
+            let encoding = self.setup.codecs.iter().find(|encoding| encoding.codec == track.codec)?;
+            Some((u8::try_from(index).ok()?, track, *encoding))
         });
-        let Some((index, track, payload_type)) = found else {
+        let Some((index, track, encoding)) = found else {
             self.track = None;
             return false;
         };
@@ -118,7 +130,7 @@ impl Lane {
             (self.clock_rate, self.last_in) = (track.clock_rate.max(1), None);
             self.realign = true;
         }
-        (self.track, self.payload_type) = (Some(index), payload_type);
+        (self.track, self.encoding) = (Some(index), encoding);
         if self.setup.kind == Kind::Video && self.waiting == Waiting::No {
             self.waiting = Waiting::Start;
         }
@@ -168,7 +180,7 @@ impl Lane {
         self.sequence += 1;
         let ahead = (out.wrapping_sub(live) as i64).max(0) as u64;
         Stamp {
-            payload_type: self.payload_type,
+            encoding: self.encoding,
             sequence,
             rtp_time: out as u32,
             shift: Duration::from_secs_f64(ahead as f64 / f64::from(self.clock_rate)),
@@ -199,10 +211,13 @@ mod tests {
     fn lane(kind: Kind, codecs: &[(Codec, u8)], offset: u32) -> Lane {
         let setup = LaneSetup {
             kind,
-            mid: "0".into(),
-            ssrc: 1.into(),
+            mid: None,
+            ssrc: 1,
             rtx: None,
-            codecs: codecs.iter().map(|(codec, pt)| (*codec, Pt::from(*pt))).collect(),
+            codecs: codecs
+                .iter()
+                .map(|&(codec, payload_type)| Encoding { codec, payload_type, rtx_type: None })
+                .collect(),
             lease: Producer::new(Arc::new(Nothing)).lease(),
         };
         Lane::new(setup, 0xffff, offset)
@@ -291,7 +306,7 @@ mod tests {
         let before = lane.stamp(&packet(0, 8_000_000));
         assert!(lane.enter(&epoch(2, &[(Codec::H264, 90_000), (Codec::Opus, 48_000)])));
         let after = lane.stamp(&packet(1, 48_000_960));
-        assert_eq!((*before.payload_type, *after.payload_type), (8, 111));
+        assert_eq!((before.encoding.payload_type, after.encoding.payload_type), (8, 111));
         assert_eq!(after.rtp_time - before.rtp_time, 960);
         assert!(lane.carries(&packet(1, 0)) && !lane.carries(&packet(0, 0)));
     }

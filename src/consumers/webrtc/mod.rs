@@ -5,14 +5,20 @@
 mod answer;
 mod candidates;
 mod demux;
+mod dtls;
 mod end;
 mod lane;
+mod letters;
 pub mod offer;
+mod pacing;
 mod paths;
 mod peer;
+pub mod rtcp;
 mod section;
 mod send;
+mod sender;
 mod session;
+mod srtp;
 pub mod stun;
 mod tcp;
 pub mod trickle;
@@ -21,8 +27,10 @@ mod worker;
 use crate::graph::{SourceError, Stream};
 pub use candidates::Candidates;
 pub use demux::Counters;
-use demux::{Demux, Session};
+use demux::{Demux, Route, Session};
 use end::End;
+use letters::{Inbound, Letters};
+use pacing::Pacing;
 use parking_lot::RwLock;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,7 +42,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use worker::{Command, Inbound, Workers};
+use worker::{Command, Workers};
 
 /// Longest datagram that is looked at; paths that viewers use carry less.
 const MAX_DATAGRAM: usize = 2048;
@@ -170,6 +178,8 @@ struct Shared {
     crypto: Arc<CryptoProvider>,
     certificate: DtlsCert,
     source_deadline: Duration,
+    /// Of new viewers.
+    pacing: RwLock<Pacing>,
 }
 
 impl Shared {
@@ -220,7 +230,7 @@ impl WebRtc {
         tcp_port: u16,
     ) -> Result<Arc<WebRtc>, String> {
         let candidates = Candidates::new(&options, socket.local_port(), tcp_port)?;
-        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+        let crypto = Arc::new(dtls::crypto_provider());
         let certificate =
             crypto.dtls_provider.generate_certificate().ok_or("the DTLS certificate can't be generated")?;
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -228,7 +238,8 @@ impl WebRtc {
         let workers = Arc::new(Workers::start(count, &socket)?);
         let offered = RwLock::new(Offered::start(candidates, &socket));
         let source_deadline = options.source_deadline;
-        let shared = Shared { workers, offered, crypto, certificate, source_deadline };
+        let pacing = RwLock::new(options.config.pacing.into());
+        let shared = Shared { workers, offered, crypto, certificate, source_deadline, pacing };
         let sessions = Arc::new(Semaphore::new(options.max_sessions));
         Ok(Arc::new(WebRtc { shared, sessions, options, socket, tcp_port }))
     }
@@ -242,6 +253,11 @@ impl WebRtc {
     /// What is offered to viewers from now on; those who watch are not touched. To be called within a tokio runtime.
     pub fn set_candidates(&self, candidates: Candidates) {
         *self.shared.offered.write() = Offered::start(candidates, &self.socket);
+    }
+
+    /// How fast viewers are sent to from now on; those who watch are not touched.
+    pub fn set_pacing(&self, pacing: crate::config::Pacing) {
+        *self.shared.pacing.write() = pacing.into();
     }
 
     /// Answers an offer: finds the tracks that the viewer can use, waiting for the source, and starts a session.
@@ -300,28 +316,33 @@ impl WebRtc {
         self.shared.workers.command(known.route, Command::End(known.route.peer, End::Closed))
     }
 
-    /// Takes a datagram from the UDP port. Never blocks; what is not for a session is dropped.
-    pub fn on_datagram(&self, source: SocketAddr, local_ip: Option<IpAddr>, data: &[u8]) {
-        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+    /// What takes the UDP port's datagrams.
+    pub fn receiver(self: &Arc<Self>) -> Receiver {
+        let letters = (0..self.shared.workers.count()).map(|_| Letters::default()).collect();
+        Receiver { webrtc: self.clone(), letters }
+    }
+
+    /// The session that a datagram is for.
+    fn route(&self, source: SocketAddr, data: &[u8]) -> Option<Route> {
         let demux = self.shared.workers.demux();
         let route = match data.first() {
             // RFC 7983: STUN is 0 to 3, DTLS 20 to 63, RTP and RTCP 128 to 191.
             Some(0..=3) => match stun::parse(data) {
                 Some(stun::Message::Check { local_ufrag }) => demux.by_ufrag(local_ufrag),
                 Some(stun::Message::Mapped { transaction, address }) => {
-                    return self.shared.candidates().on_stun_answer(transaction, address);
+                    self.shared.candidates().on_stun_answer(transaction, address);
+                    return None;
                 }
                 None => None,
             },
             Some(20..=63 | 128..=191) => demux.by_address(source),
             _ => None,
         };
-        let Some(route) = route.filter(|_| data.len() <= MAX_DATAGRAM) else {
-            return Demux::count(&demux.counters.unknown);
-        };
-        let local_ip = local_ip.map(|ip| ip.to_canonical());
-        let inbound = Inbound { source, local_ip, tcp: None, at: Instant::now(), data: data.to_vec() };
-        self.shared.workers.deliver(route, inbound);
+        let route = route.filter(|_| data.len() <= MAX_DATAGRAM);
+        if route.is_none() {
+            Demux::count(&demux.counters.unknown);
+        }
+        route
     }
 
     /// Runs an ICE-TCP connection (RFC 6544, framed as RFC 4571) until either side ends it.
@@ -356,6 +377,34 @@ impl WebRtc {
         let joined = tokio::task::spawn_blocking(move || workers.join());
         if timeout(SHUTDOWN_DEADLINE, joined).await.is_err() {
             tracing::error!("a WebRTC worker did not end in {SHUTDOWN_DEADLINE:?}");
+        }
+    }
+}
+
+/// Takes the UDP port's datagrams and hands them to their workers, those of one system call together.
+pub struct Receiver {
+    webrtc: Arc<WebRtc>,
+    /// For each worker.
+    letters: Vec<Letters>,
+}
+
+impl Receiver {
+    /// Takes a datagram: who sent it, the address of ours that it was sent to, its contents. Never blocks; what is not
+    /// for a session is dropped.
+    pub fn take(&mut self, source: SocketAddr, local_ip: Option<IpAddr>, data: &[u8]) {
+        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        let Some(route) = self.webrtc.route(source, data) else { return };
+        let local_ip = local_ip.map(|ip| ip.to_canonical());
+        let inbound = Inbound { source, local_ip, tcp: None, at: Instant::now(), data };
+        if !self.letters.get_mut(route.worker).is_some_and(|letters| letters.add(route.peer, &inbound)) {
+            Demux::count(&self.webrtc.counters().overflow);
+        }
+    }
+
+    /// Hands on what was taken.
+    pub fn deliver(&mut self) {
+        for (worker, letters) in self.letters.iter_mut().enumerate() {
+            self.webrtc.shared.workers.deliver(worker, letters);
         }
     }
 }

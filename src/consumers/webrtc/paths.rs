@@ -1,8 +1,8 @@
 //! The addresses and connections that one viewer can be reached by. What is sent goes where str0m's ICE says.
 
-use super::send::Runs;
+use super::letters::Inbound;
+use super::send::{Runs, Way};
 use super::tcp::TcpOut;
-use super::worker::Inbound;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use str0m::error::IceError;
@@ -36,16 +36,18 @@ pub struct Paths {
     known: Vec<Path>,
     /// Where everything but STUN goes: the nominated address.
     current: Option<(Protocol, SocketAddr)>,
+    /// The way there.
+    way: Option<Way>,
 }
 
 impl Paths {
     /// Remembers where an accepted datagram came from.
-    pub fn learn(&mut self, protocol: Protocol, inbound: &Inbound) {
+    pub fn learn(&mut self, protocol: Protocol, inbound: &Inbound<'_>) {
         let to = (protocol, inbound.source);
         if let Some(path) = self.known.iter_mut().find(|path| (path.protocol, path.remote) == to) {
             path.local_ip = inbound.local_ip;
-            path.tcp.clone_from(&inbound.tcp);
-            return;
+            path.tcp = inbound.tcp.cloned();
+            return self.find_way();
         }
         if self.known.len() >= MAX_PATHS {
             let oldest =
@@ -58,37 +60,48 @@ impl Paths {
             protocol,
             remote: inbound.source,
             local_ip: inbound.local_ip,
-            tcp: inbound.tcp.clone(),
+            tcp: inbound.tcp.cloned(),
         });
+        self.find_way();
+    }
+
+    fn find_way(&mut self) {
+        self.way = self.current.and_then(|current| self.way_to(current));
     }
 
     /// Sends a datagram of str0m's. True if media goes to another address from now on.
     pub fn send(&mut self, transmit: &Transmit, runs: &mut Runs) -> bool {
         let to = (transmit.proto, transmit.destination);
-        let path = self.known.iter().find(|path| (path.protocol, path.remote) == to);
-        match path.and_then(|path| path.tcp.as_ref()) {
-            Some(tcp) => {
-                tcp.push(&transmit.contents);
-            }
-            None if transmit.proto == Protocol::Udp => {
-                runs.push(transmit.destination, path.and_then(|path| path.local_ip), &transmit.contents);
-            }
-            None => {}
+        if let Some(way) = self.way_to(to) {
+            runs.push(&way, &transmit.contents);
         }
-        // RFC 7983: STUN begins with 0 to 3, DTLS and SRTP with more.
-        let changed = self.current != Some(to) && transmit.contents.first().is_some_and(|first| *first >= 20);
+        // RFC 7983: STUN begins with 0 to 3, DTLS with more; it goes where ICE has agreed on.
+        transmit.contents.first().is_some_and(|first| *first >= 20) && self.select(to.0, to.1)
+    }
+
+    /// Media goes to this address from now on. True if it went to another one before.
+    pub fn select(&mut self, protocol: Protocol, remote: SocketAddr) -> bool {
+        let to = Some((protocol, remote));
+        let changed = self.current != to;
         if changed {
-            self.current = Some(to);
+            self.current = to;
+            self.find_way();
         }
         changed
     }
 
-    /// The viewer reads its connection more slowly than media comes.
-    pub fn are_congested(&self) -> bool {
-        self.known
-            .iter()
-            .filter(|path| Some((path.protocol, path.remote)) == self.current)
-            .any(|path| path.tcp.as_ref().is_some_and(|tcp| tcp.is_congested()))
+    /// How media gets to the viewer. `None` before ICE has found a way.
+    pub fn way(&self) -> Option<Way> {
+        self.way.clone()
+    }
+
+    fn way_to(&self, (protocol, remote): (Protocol, SocketAddr)) -> Option<Way> {
+        let path = self.known.iter().find(|path| (path.protocol, path.remote) == (protocol, remote));
+        match path.and_then(|path| path.tcp.as_ref()) {
+            Some(tcp) => Some(Way::Tcp(tcp.clone())),
+            None if protocol == Protocol::Udp => Some(Way::Udp(remote, path.and_then(|path| path.local_ip))),
+            None => None,
+        }
     }
 }
 

@@ -1,18 +1,29 @@
-//! One viewer: a str0m instance, what it is sent and in which order.
+//! One viewer: the way to it (str0m's ICE and DTLS), what it says, when it is gone.
+
+mod media;
 
 use super::demux::{Counters, Demux, Registration};
+use super::dtls::Keys;
 use super::end::End;
-use super::lane::{Lane, Waiting};
+use super::lane::Lane;
+use super::letters::Inbound;
+use super::pacing::{Pacer, Pacing};
 use super::paths::{INSIDE, Paths};
+use super::rtcp::{self, Feedback};
 use super::send::Runs;
-use super::worker::{Inbound, SourceKey};
-use crate::graph::{Batch, ConsumerGuard, Epoch};
+use super::sender::ntp;
+use super::srtp::Srtp;
+use super::worker::{SourceKey, coarse};
+use crate::graph::ConsumerGuard;
+use crate::media::rtp::header::is_rtcp;
 use crate::media::{Kind, Packet};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use str0m::crypto::CryptoProvider;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::RtpWrite;
 use str0m::{Event, IceCreds, Input, Output, Rtc};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -21,28 +32,8 @@ use tokio::sync::OwnedSemaphorePermit;
 const SILENCE: Duration = Duration::from_secs(8);
 /// A session that has not connected by then never will.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
-/// A GOP is sent in bursts that a receiver's socket buffer survives: 64 packets every 2 ms, some 300 Mbit/s.
-const BURST_PACKETS: usize = 64;
-const BURST_INTERVAL: Duration = Duration::from_millis(2);
-/// A connection that is behind is looked at again after this time.
-const CONGESTED_INTERVAL: Duration = Duration::from_millis(10);
-/// A burst that is not through by then is given up; the next keyframe is a better start.
-const BURST_DEADLINE: Duration = Duration::from_secs(3);
-/// GOPs larger than this are not sent at once: the viewer waits for the next keyframe.
-const MAX_START: usize = 16 << 20;
-/// The same for a viewer that lost its picture.
-const MAX_REPLAY: usize = 4 << 20;
-/// A lost picture is healed at most so often.
-const REPLAY_INTERVAL: Duration = Duration::from_secs(1);
-/// A keyframe that is due within this time heals by itself.
-const KEYFRAME_NEAR: Duration = Duration::from_millis(300);
-/// Sender reports tie timestamps to instants of the past; compressed timestamps run ahead by less than this.
-const CLOCK_MARGIN: Duration = Duration::from_secs(1);
-/// Packets that are kept for retransmission: a second, or a burst.
-const RTX_PACKETS: usize = 1024;
-const RTX_AGE: Duration = Duration::from_secs(1);
-/// More retransmissions than this share of all bytes help nobody.
-const RTX_RATIO: f32 = 0.5;
+/// In 65536ths of a second: what takes longer is a mistake.
+const MAX_ROUND_TRIP: u32 = 60 << 16;
 /// Errors in a row that a connected peer survives.
 const MAX_ERRORS: u32 = 16;
 
@@ -61,8 +52,14 @@ pub struct PeerSetup {
     pub id: u64,
     /// The stream's name, for the log.
     pub stream: String,
-    /// Negotiated, no candidates yet.
+    /// For ICE and DTLS.
     pub rtc: Rtc,
+    /// Where the handshake leaves the keys.
+    pub keys: Keys,
+    /// The ciphers.
+    pub crypto: Arc<CryptoProvider>,
+    /// How fast it is sent to.
+    pub pacing: Pacing,
     /// Keeps it listed as a consumer.
     pub consumer: ConsumerGuard,
     /// Keeps it routed.
@@ -80,7 +77,12 @@ pub struct Peer {
     /// When the worker's timer heap has it next.
     pub scheduled: Option<Instant>,
     stream: String,
-    rtc: Rtc,
+    /// Elsewhere in memory: what is touched for each packet should be close together.
+    rtc: Box<Rtc>,
+    keys: Keys,
+    crypto: Arc<CryptoProvider>,
+    /// Since it has connected.
+    srtp: Option<Box<Srtp>>,
     consumer: ConsumerGuard,
     registration: Registration,
     _permit: OwnedSemaphorePermit,
@@ -93,9 +95,12 @@ pub struct Peer {
     errors: u32,
     end: Option<End>,
     needs: Needs,
-    burst: VecDeque<Packet>,
-    burst_began: Instant,
-    burst_next: Option<Instant>,
+    pacer: Pacer,
+    /// Video that waits for its turn.
+    queue: VecDeque<Packet>,
+    queued_bytes: usize,
+    queue_began: Instant,
+    queue_next: Option<Instant>,
     replayed: Option<Instant>,
     keyframe_at: Option<Instant>,
     gop: Option<Duration>,
@@ -107,12 +112,16 @@ pub struct Peer {
 impl Peer {
     /// A peer that waits for the viewer's first check.
     pub fn new(setup: PeerSetup, now: Instant) -> Peer {
-        let PeerSetup { id, stream, rtc, consumer, registration, permit, lanes } = setup;
+        let PeerSetup { id, stream, rtc, keys, crypto, pacing, consumer, registration, permit, lanes } =
+            setup;
         Peer {
             id,
             scheduled: None,
             stream,
-            rtc,
+            rtc: Box::new(rtc),
+            keys,
+            crypto,
+            srtp: None,
             consumer,
             registration,
             _permit: permit,
@@ -125,9 +134,11 @@ impl Peer {
             errors: 0,
             end: None,
             needs: Needs::default(),
-            burst: VecDeque::new(),
-            burst_began: now,
-            burst_next: None,
+            pacer: Pacer::new(pacing, now),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            queue_began: now,
+            queue_next: None,
             replayed: None,
             keyframe_at: None,
             gop: None,
@@ -166,7 +177,9 @@ impl Peer {
     /// When it wants [`Self::on_timer`] called.
     pub fn wake_at(&self) -> Instant {
         let earliest = self.timeout.min(self.gone_at());
-        self.burst_next.map_or(earliest, |burst| earliest.min(burst))
+        // A handshake does not wait; what comes after it does for a moment, so that one wake-up serves many viewers.
+        let earliest = if self.connected { coarse(earliest) } else { earliest };
+        self.queue_next.map_or(earliest, |next| earliest.min(next))
     }
 
     /// When it counts as gone if nothing more is heard of it.
@@ -175,9 +188,16 @@ impl Peer {
     }
 
     /// Takes a datagram that was routed here.
-    pub fn receive(&mut self, inbound: &Inbound, runs: &mut Runs, counters: &Counters) {
+    pub fn receive(&mut self, inbound: &Inbound<'_>, runs: &mut Runs, counters: &Counters) {
+        // RFC 7983: STUN begins with 0 to 3, DTLS with 20 to 63, RTP and RTCP with 128 to 191.
+        if inbound.data.first().is_some_and(|first| *first >= 128) {
+            if !self.hear(inbound, runs) {
+                Demux::count(&counters.refused);
+            }
+            return;
+        }
         let protocol = if inbound.tcp.is_some() { Protocol::Tcp } else { Protocol::Udp };
-        let Ok(received) = Receive::new(protocol, inbound.source, INSIDE, &inbound.data) else {
+        let Ok(received) = Receive::new(protocol, inbound.source, INSIDE, inbound.data) else {
             return Demux::count(&counters.refused);
         };
         let input = Input::Receive(inbound.at, received);
@@ -194,214 +214,48 @@ impl Peer {
         self.poll(runs);
     }
 
+    /// Takes what the viewer says of what it receives. False if it is not this viewer's.
+    fn hear(&mut self, inbound: &Inbound<'_>, runs: &mut Runs) -> bool {
+        let Some(srtp) = self.srtp.as_mut().filter(|_| is_rtcp(inbound.data)) else { return false };
+        let Some(plain) = srtp.open_rtcp(inbound.data) else { return false };
+        let now = inbound.at;
+        self.heard = now.max(self.heard);
+        let (way, lanes, consumer) = (self.paths.way(), &mut self.lanes, &self.consumer);
+        let mut picture_lost = false;
+        rtcp::read(&plain, |feedback| match feedback {
+            Feedback::Report { ssrc, lost, last_report, delay } => {
+                if lanes.iter().any(|lane| lane.sender.ssrc == ssrc) {
+                    consumer.loss_permille.store(u32::from(lost) * 1000 / 256, Ordering::Relaxed);
+                    if let Some(rtt) = round_trip(now, last_report, delay) {
+                        consumer.rtt_us.store(rtt, Ordering::Relaxed);
+                    }
+                }
+            }
+            Feedback::Nack { ssrc, sequence, more } => {
+                let lane = lanes.iter_mut().find(|lane| lane.sender.ssrc == ssrc);
+                if let (Some(lane), Some(way)) = (lane, &way) {
+                    let following = (0..16).filter(|bit| more >> bit & 1 == 1).map(|bit| bit + 1);
+                    for ahead in std::iter::once(0).chain(following) {
+                        lane.sender.send_again(sequence.wrapping_add(ahead), now, srtp, way, runs);
+                    }
+                }
+            }
+            Feedback::Keyframe { ssrc } => {
+                picture_lost |= lanes.iter().any(|lane| lane.sender.ssrc == ssrc);
+            }
+        });
+        runs.flush();
+        self.needs.replay |= picture_lost && self.replay_helps(now);
+        true
+    }
+
     /// Gives ICE new credentials: the viewer restarts it (RFC 8445 §9).
     pub fn restart_ice(&mut self, local: IceCreds, remote: IceCreds, now: Instant, runs: &mut Runs) {
         let mut direct = self.rtc.direct_api();
         direct.set_local_ice_credentials(local);
         direct.set_remote_ice_credentials(remote);
         self.heard = now;
-        self.flush(now, runs);
-    }
-
-    /// Sends the GOP that the source has cached, so that the picture appears at once. `backlog` ends where the
-    /// source's cursor is.
-    pub fn begin(
-        &mut self,
-        source: SourceKey,
-        epoch: &Epoch,
-        backlog: &[Packet],
-        now: Instant,
-        runs: &mut Runs,
-    ) {
-        if self.enter(source, epoch) {
-            self.queue_gop(source, backlog, MAX_START, now);
-            self.flush(now, runs);
-        }
-    }
-
-    /// Sends the newest GOP again, to a viewer that lost its picture.
-    pub fn replay(&mut self, source: SourceKey, backlog: &[Packet], now: Instant, runs: &mut Runs) {
-        if self.queue_gop(source, backlog, MAX_REPLAY, now) {
-            self.replayed = Some(now);
-            self.flush(now, runs);
-        }
-    }
-
-    /// Queues a GOP's video with compressed timestamps. False if it is too large or not there.
-    fn queue_gop(&mut self, source: SourceKey, backlog: &[Packet], limit: usize, now: Instant) -> bool {
-        let Some(lane) = self.lanes.iter_mut().find(|l| l.setup.kind == Kind::Video && l.source == source)
-        else {
-            return false;
-        };
-        let video = || backlog.iter().filter(|packet| lane.carries(packet));
-        let bytes: usize = video().map(|packet| packet.payload.len()).sum();
-        let (Some(first), Some(newest)) = (video().next(), video().next_back().cloned()) else {
-            return false;
-        };
-        if bytes > limit || !(first.keyframe && first.starts_unit) {
-            return false;
-        }
-        let units = video().filter(|packet| packet.starts_unit).count() as u64;
-        self.burst.extend(video().cloned());
-        lane.compress(units, newest.rtp_time);
-        lane.waiting = Waiting::No;
-        self.burst_began = now;
-        self.set_origin(&newest, now);
-        self.pump(now);
-        true
-    }
-
-    fn set_origin(&mut self, newest: &Packet, now: Instant) {
-        if self.origin.is_none() {
-            self.origin = now.checked_sub(newest.time.0.saturating_add(CLOCK_MARGIN)).or(Some(now));
-        }
-    }
-
-    /// Enters an epoch with all lanes of a source. False if that ended the session.
-    fn enter(&mut self, source: SourceKey, epoch: &Epoch) -> bool {
-        let mut any = false;
-        let mut video_lost = false;
-        for lane in &mut self.lanes {
-            let (before, video) = (lane.epoch(), lane.setup.kind == Kind::Video);
-            let fits = if lane.source == source { lane.enter(epoch) } else { true };
-            if video && before != lane.epoch() {
-                // What is still to be sent is of a codec or of parameter sets that are past.
-                self.burst = VecDeque::new();
-                self.burst_next = None;
-            }
-            any |= fits;
-            video_lost |= !fits && video;
-        }
-        if video_lost || !any {
-            self.set_ended(End::CodecChanged);
-        }
-        self.end.is_none()
-    }
-
-    /// Sends what a source has brought.
-    pub fn deliver(
-        &mut self,
-        source: SourceKey,
-        batch: &Batch,
-        packets: &[Packet],
-        now: Instant,
-        runs: &mut Runs,
-    ) {
-        if !self.enter(source, &batch.epoch) {
-            return;
-        }
-        for packet in packets {
-            let Some(lane) = self.lanes.iter().position(|l| l.source == source && l.carries(packet)) else {
-                continue;
-            };
-            self.send_live(lane, packet, now);
-        }
-        self.pump_if_due(now);
-        self.flush(now, runs);
-    }
-
-    fn send_live(&mut self, lane: usize, packet: &Packet, now: Instant) {
-        let keyframe = packet.keyframe && packet.starts_unit;
-        if keyframe {
-            self.gop = self.keyframe_at.map(|last| now.saturating_duration_since(last)).or(self.gop);
-            self.keyframe_at = Some(now);
-        }
-        let congested = packet.starts_unit && self.paths.are_congested();
-        let Some(Lane { setup, waiting, .. }) = self.lanes.get_mut(lane) else { return };
-        if setup.kind == Kind::Video {
-            if *waiting != Waiting::No {
-                if !keyframe || congested {
-                    self.sent.2 += u64::from(*waiting == Waiting::Behind);
-                    return;
-                }
-                *waiting = Waiting::No;
-            }
-            if !self.burst.is_empty() {
-                if now.saturating_duration_since(self.burst_began) <= BURST_DEADLINE {
-                    self.burst.push_back(packet.clone());
-                    return;
-                }
-                if packet.starts_unit {
-                    self.give_up_burst(lane);
-                }
-                if !keyframe {
-                    self.sent.2 += 1;
-                    return;
-                }
-                if let Some(lane) = self.lanes.get_mut(lane) {
-                    lane.waiting = Waiting::No;
-                }
-            } else if congested {
-                // Never half a unit: what began is finished, what begins waits for a keyframe.
-                *waiting = Waiting::Behind;
-                self.sent.2 += 1;
-                return;
-            }
-        }
-        self.set_origin(packet, now);
-        self.write(lane, packet, now);
-    }
-
-    /// Drops what waits, up to the end of the unit that is half sent.
-    fn give_up_burst(&mut self, lane: usize) {
-        let keep = self.burst.iter().position(|packet| packet.starts_unit).unwrap_or(self.burst.len());
-        self.sent.2 += (self.burst.len() - keep) as u64;
-        let rest: Vec<Packet> = self.burst.drain(..).take(keep).collect();
-        for packet in &rest {
-            self.write(lane, packet, self.burst_began);
-        }
-        self.burst_next = None;
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.waiting = Waiting::Behind;
-        }
-    }
-
-    fn pump_if_due(&mut self, now: Instant) {
-        if self.burst_next.is_some_and(|at| at <= now) {
-            self.pump(now);
-        }
-    }
-
-    /// Sends the next part of a burst.
-    fn pump(&mut self, now: Instant) {
-        let congested = self.paths.are_congested();
-        if !congested && let Some(lane) = self.lanes.iter().position(|lane| lane.setup.kind == Kind::Video) {
-            for _ in 0..BURST_PACKETS {
-                let Some(packet) = self.burst.pop_front() else { break };
-                self.write(lane, &packet, now);
-            }
-        }
-        let pause = if congested { CONGESTED_INTERVAL } else { BURST_INTERVAL };
-        self.burst_next = (!self.burst.is_empty()).then(|| now + pause);
-        if self.burst.is_empty() {
-            // A GOP's worth of memory is not kept for the next time.
-            self.burst = VecDeque::new();
-        }
-    }
-
-    fn write(&mut self, lane: usize, packet: &Packet, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(lane) else { return };
-        let stamp = lane.stamp(packet);
-        let since_origin = packet.time.0.saturating_add(stamp.shift);
-        let at = self.origin.and_then(|origin| origin.checked_add(since_origin)).unwrap_or(now);
-        let video = lane.setup.kind == Kind::Video;
-        let mut direct = self.rtc.direct_api();
-        if !lane.declared {
-            lane.declared = true;
-            let stream = direct.declare_stream_tx(lane.setup.ssrc, lane.setup.rtx, lane.setup.mid, None);
-            stream.set_rtx_cache(RTX_PACKETS, RTX_AGE, Some(RTX_RATIO));
-        }
-        let Some(stream) = direct.stream_tx(&lane.setup.ssrc) else { return };
-        let rtp = RtpWrite::new(
-            stamp.payload_type,
-            stamp.sequence.into(),
-            stamp.rtp_time,
-            at.min(now),
-            packet.payload.clone(),
-        );
-        stream.write_rtp(rtp.marker(video && packet.ends_unit).nackable(video));
-        self.sent.0 += packet.payload.len() as u64;
-        self.sent.1 += 1;
+        self.drive(now, runs);
     }
 
     /// Does what is due.
@@ -410,20 +264,18 @@ impl Peer {
             self.set_ended(if self.connected { End::Silent } else { End::NeverConnected });
             return;
         }
-        self.pump_if_due(now);
-        self.flush(now, runs);
+        self.pump_if_due(now, runs);
+        self.settle(now, runs);
+        if now >= self.timeout {
+            self.drive(now, runs);
+        }
     }
 
-    fn flush(&mut self, now: Instant, runs: &mut Runs) {
+    /// Lets str0m do what is due.
+    fn drive(&mut self, now: Instant, runs: &mut Runs) {
         let outcome = self.rtc.handle_input(Input::Timeout(now));
         self.note(outcome.is_ok());
         self.poll(runs);
-        let (bytes, packets, drops) = std::mem::take(&mut self.sent);
-        if packets > 0 || drops > 0 {
-            self.consumer.bytes.fetch_add(bytes, Ordering::Relaxed);
-            self.consumer.packets.fetch_add(packets, Ordering::Relaxed);
-            self.consumer.drops.fetch_add(drops, Ordering::Relaxed);
-        }
     }
 
     fn note(&mut self, ok: bool) {
@@ -447,9 +299,7 @@ impl Peer {
                 }
                 Ok(Output::Transmit(transmit)) => {
                     if self.paths.send(&transmit, runs) {
-                        let mut info = self.consumer.info.lock();
-                        info.protocol = if transmit.proto == Protocol::Udp { "udp" } else { "tcp" };
-                        info.remote_addr = transmit.destination.to_string();
+                        self.moved(transmit.proto, transmit.destination);
                     }
                 }
                 Ok(Output::Event(event)) => self.on_event(event),
@@ -471,40 +321,55 @@ impl Peer {
         match event {
             Event::Connected => {
                 tracing::debug!(stream = self.stream, peer = self.id, "WebRTC viewer connected");
+                self.srtp = self.keys.take().and_then(|keys| Srtp::new(&self.crypto, &keys)).map(Box::new);
                 (self.connected, self.needs.media) = (true, true);
+                if self.srtp.is_none() {
+                    self.set_ended(End::Failed);
+                }
             }
             Event::Closed => self.set_ended(End::Left),
-            Event::KeyframeRequest(_) => self.needs.replay |= self.replay_helps(Instant::now()),
-            Event::MediaEgressStats(stats) => {
-                if let Some(rtt) = stats.rtt {
-                    let micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
-                    self.consumer.rtt_us.store(micros, Ordering::Relaxed);
-                }
-                if let Some(loss) = stats.loss {
-                    let permille = (loss.clamp(0.0, 1.0) * 1000.0) as u32;
-                    self.consumer.loss_permille.store(permille, Ordering::Relaxed);
+            Event::PeerStats(stats) => {
+                if let Some(pair) = stats.selected_candidate_pair
+                    && self.paths.select(pair.protocol, pair.remote.addr)
+                {
+                    self.moved(pair.protocol, pair.remote.addr);
                 }
             }
             _ => {}
         }
     }
 
-    /// Whether the cached GOP heals a lost picture sooner than the next keyframe will.
-    fn replay_helps(&self, now: Instant) -> bool {
-        let lane = self.lanes.iter().find(|lane| lane.setup.kind == Kind::Video);
-        let playing = lane.is_some_and(|lane| lane.declared && lane.waiting == Waiting::No);
-        let rested = self.replayed.is_none_or(|at| now.saturating_duration_since(at) >= REPLAY_INTERVAL);
-        let due = self.keyframe_at.zip(self.gop).map(|(last, gop)| last + gop);
-        let near = due.is_some_and(|due| due > now && due - now < KEYFRAME_NEAR);
-        playing && rested && !near && self.burst.is_empty()
+    /// Media goes to another address.
+    fn moved(&self, protocol: Protocol, to: SocketAddr) {
+        let mut info = self.consumer.info.lock();
+        info.protocol = if protocol == Protocol::Udp { "udp" } else { "tcp" };
+        info.remote_addr = to.to_string();
     }
 
     /// Says goodbye: RTCP BYE and DTLS close_notify.
     pub fn farewell(&mut self, runs: &mut Runs) {
         let end = self.end.unwrap_or(End::Closed);
         tracing::info!(stream = self.stream, peer = self.id, "WebRTC viewer ended: {end}");
+        let senders = self.lanes.iter().map(|lane| &lane.sender).filter(|sender| sender.has_sent());
+        let ssrcs: Vec<u32> = senders.map(|sender| sender.ssrc).collect();
+        let mut goodbye = Vec::new();
+        rtcp::write_goodbye(&ssrcs, &mut goodbye);
+        if let (Some(srtp), Some(way)) = (&mut self.srtp, self.paths.way())
+            && let Some(sealed) = srtp.seal_rtcp(&goodbye)
+        {
+            runs.push(&way, &sealed);
+        }
         if self.rtc.close().is_ok() {
             self.poll(runs);
         }
+        runs.flush();
     }
+}
+
+/// Microseconds from a report of ours to the viewer's answer and back, without the time that it took to answer
+/// (RFC 3550 §6.4.1). `None` if it has had none or says what can't be.
+fn round_trip(now: Instant, last_report: u32, delay: u32) -> Option<u32> {
+    let since = ((ntp(now) >> 16) as u32).wrapping_sub(last_report);
+    let units = since.checked_sub(delay).filter(|units| last_report != 0 && *units < MAX_ROUND_TRIP)?;
+    Some(((u64::from(units) * 1_000_000) >> 16).max(1) as u32)
 }

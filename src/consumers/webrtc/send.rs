@@ -1,17 +1,38 @@
-//! Collects datagrams of equal size for one destination into runs, which the kernel cuts up again (UDP GSO).
+//! Collects datagrams of equal size for one destination into runs, which the kernel cuts up again (UDP GSO), and
+//! frames for one connection into one write.
 
 use super::DatagramSocket;
+use super::tcp::TcpOut;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// A run is one UDP datagram to the kernel until it is cut.
 const MAX_RUN_BYTES: usize = 60_000;
 
+/// How a viewer is reached.
+#[derive(Clone)]
+pub enum Way {
+    /// Datagrams to an address, from one of this machine's.
+    Udp(SocketAddr, Option<IpAddr>),
+    /// Frames on a connection.
+    Tcp(Arc<TcpOut>),
+}
+
+impl PartialEq for Way {
+    fn eq(&self, other: &Way) -> bool {
+        match (self, other) {
+            (Way::Udp(to, from), Way::Udp(other_to, other_from)) => to == other_to && from == other_from,
+            (Way::Tcp(one), Way::Tcp(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
 /// Sends datagrams in runs. Order is kept.
 pub struct Runs {
     socket: Arc<dyn DatagramSocket>,
     max_segments: usize,
-    destination: Option<(SocketAddr, Option<IpAddr>)>,
+    way: Option<Way>,
     contents: Vec<u8>,
     segment_size: usize,
     segments: usize,
@@ -26,7 +47,7 @@ impl Runs {
         Runs {
             max_segments: socket.max_segments().max(1),
             socket,
-            destination: None,
+            way: None,
             contents: Vec::with_capacity(MAX_RUN_BYTES),
             segment_size: 0,
             segments: 0,
@@ -35,29 +56,57 @@ impl Runs {
         }
     }
 
-    /// Adds a datagram; sends what was collected if this one can't join it.
-    pub fn push(&mut self, destination: SocketAddr, source_ip: Option<IpAddr>, datagram: &[u8]) {
-        let joins = self.destination == Some((destination, source_ip))
-            && !self.complete
-            && self.segments < self.max_segments
-            && datagram.len() <= self.segment_size
-            && self.contents.len() + datagram.len() <= MAX_RUN_BYTES;
+    /// Adds a datagram.
+    pub fn push(&mut self, way: &Way, datagram: &[u8]) {
+        self.put(way, datagram.len(), |slot| {
+            slot.copy_from_slice(datagram);
+            true
+        });
+    }
+
+    /// Adds a datagram of `size` bytes that `fill` writes; what was collected is sent first if this one can't join it.
+    /// If `fill` says no, nothing is added. Says what `fill` said.
+    pub fn put(&mut self, way: &Way, size: usize, fill: impl FnOnce(&mut [u8]) -> bool) -> bool {
+        let udp = matches!(way, Way::Udp(..));
+        let joins = self.contents.len() + size <= MAX_RUN_BYTES
+            && (!udp || (!self.complete && self.segments < self.max_segments && size <= self.segment_size))
+            && self.way.as_ref() == Some(way);
         if !joins {
             self.flush();
-            self.destination = Some((destination, source_ip));
-            self.segment_size = datagram.len();
+            self.way = Some(way.clone());
+            self.segment_size = size;
         }
-        self.complete = datagram.len() < self.segment_size;
-        self.contents.extend_from_slice(datagram);
-        self.segments += 1;
+        let before = self.contents.len();
+        if let (false, Ok(length)) = (udp, u16::try_from(size)) {
+            self.contents.extend_from_slice(&length.to_be_bytes());
+        }
+        let start = self.contents.len();
+        self.contents.resize(start + size, 0);
+        let filled = self.contents.get_mut(start..).is_some_and(fill);
+        if filled {
+            self.complete = size < self.segment_size;
+            self.segments += 1;
+        } else {
+            self.contents.truncate(before);
+        }
+        filled
     }
 
     /// Sends what was collected. What the socket does not take is lost, as on any network.
     pub fn flush(&mut self) {
-        let Some((destination, source_ip)) = self.destination.take() else { return };
-        if let Err(error) = self.socket.try_send(destination, source_ip, &self.contents, self.segment_size) {
-            self.unsent += self.segments as u64;
-            tracing::trace!("{} datagrams to {destination} not sent: {error}", self.segments);
+        let Some(way) = self.way.take() else { return };
+        if self.segments > 0 {
+            match &way {
+                Way::Udp(to, from) => {
+                    if let Err(error) = self.socket.try_send(*to, *from, &self.contents, self.segment_size) {
+                        self.unsent += self.segments as u64;
+                        tracing::trace!("{} datagrams to {to} not sent: {error}", self.segments);
+                    }
+                }
+                Way::Tcp(tcp) => {
+                    tcp.push(&self.contents);
+                }
+            }
         }
         self.contents.clear();
         (self.segments, self.complete) = (0, false);
@@ -114,7 +163,7 @@ mod tests {
             let sent: Vec<(SocketAddr, Vec<u8>)> = datagrams.iter().enumerate()
                 .map(|(n, (port, size))| (([127, 0, 0, 1], 1000 + port).into(), vec![n as u8; *size])).collect();
             for (to, datagram) in &sent {
-                runs.push(*to, None, datagram);
+                runs.push(&Way::Udp(*to, None), datagram);
             }
             runs.flush();
             prop_assert_eq!(&*kernel.datagrams.lock(), &sent);
@@ -126,10 +175,26 @@ mod tests {
         let kernel = Arc::new(Kernel::default());
         let mut runs = Runs::new(kernel.clone());
         for size in [1200, 1200, 1200, 300] {
-            runs.push(([127, 0, 0, 1], 1).into(), None, &vec![0; size]);
+            runs.push(&Way::Udp(([127, 0, 0, 1], 1).into(), None), &vec![0; size]);
         }
         runs.flush();
         runs.flush();
         assert_eq!(*kernel.calls.lock(), 1);
+    }
+
+    #[test]
+    fn what_is_not_written_is_not_sent() {
+        let kernel = Arc::new(Kernel::default());
+        let mut runs = Runs::new(kernel.clone());
+        let way = Way::Udp(([127, 0, 0, 1], 1).into(), None);
+        assert!(!runs.put(&way, 1300, |_| false));
+        runs.flush();
+        assert_eq!(*kernel.calls.lock(), 0);
+        runs.push(&way, &[1; 1200]);
+        assert!(!runs.put(&way, 1200, |_| false));
+        runs.push(&way, &[2; 1200]);
+        runs.flush();
+        let sizes: Vec<usize> = kernel.datagrams.lock().iter().map(|(_, datagram)| datagram.len()).collect();
+        assert_eq!((sizes, *kernel.calls.lock()), (vec![1200, 1200], 1));
     }
 }

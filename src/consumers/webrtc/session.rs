@@ -2,8 +2,9 @@
 
 use super::answer::{Answering, Sending};
 use super::demux::{Registration, Route, Session};
+use super::dtls::{self, Keys};
 use super::end::End;
-use super::lane::{Lane, LaneSetup};
+use super::lane::{Encoding, Lane, LaneSetup};
 use super::offer::{Media, Offer, Payload};
 use super::paths::add_local_candidates;
 use super::peer::{Peer, PeerSetup};
@@ -16,18 +17,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use str0m::crypto::Fingerprint;
-use str0m::format::{Codec as RtcCodec, FormatParams};
-use str0m::media::{Frequency, MediaKind, Mid};
-use str0m::rtp::{Extension, Ssrc};
 use str0m::{IceCreds, Rtc, RtcConfig};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant as TokioInstant;
 
 /// How long an offer waits to see whether the pictures have B-frames, where the parameter sets leave it open.
 const REORDERING_PATIENCE: Duration = Duration::from_millis(500);
-/// Sender reports and statistics.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-const STATS_INTERVAL: Duration = Duration::from_secs(2);
+/// How often str0m says by which way it reaches the viewer.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 static NEXT_PEER: AtomicU64 = AtomicU64::new(1);
 
@@ -47,8 +44,8 @@ struct Negotiated<'a> {
     media: &'a Media,
     payloads: Vec<Payload>,
     feed: Option<Feed>,
-    ssrc: Ssrc,
-    rtx: Option<Ssrc>,
+    ssrc: u32,
+    rtx: Option<u32>,
 }
 
 /// Answers an offer; see [`super::WebRtc::offer`].
@@ -173,7 +170,7 @@ impl Building<'_> {
             }
         }
         let credentials = new_credentials();
-        let mut rtc = self.build_rtc(&negotiated, &credentials)?;
+        let (mut rtc, keys) = self.build_rtc(&credentials)?;
         let fingerprint = rtc.direct_api().local_dtls_fingerprint().to_string();
         let candidates: Arc<[String]> = self.shared.candidates().lines(self.client.remote.ip()).into();
         if candidates.is_empty() {
@@ -205,7 +202,10 @@ impl Building<'_> {
         let registration = self.register(&name, &etag, route, &credentials, candidates);
         let lanes = negotiated.into_iter().filter_map(Negotiated::into_lane).collect();
         let stream = self.stream.name().to_owned();
-        let setup = PeerSetup { id, stream, rtc, consumer, registration, permit, lanes };
+        let crypto = self.shared.crypto.clone();
+        let pacing = *self.shared.pacing.read();
+        let setup =
+            PeerSetup { id, stream, rtc, keys, crypto, pacing, consumer, registration, permit, lanes };
         let peer = Peer::new(setup, Instant::now());
         if !mailbox.command(Command::Add(Box::new(peer))) {
             return Err(OfferError::Busy);
@@ -256,8 +256,8 @@ impl Building<'_> {
             negotiated.iter().find(|n| n.kind == kind).map(|n| Sending {
                 payloads: &n.payloads,
                 active: n.feed.is_some(),
-                ssrc: *n.ssrc,
-                rtx_ssrc: n.rtx.map(|rtx| *rtx),
+                ssrc: n.ssrc,
+                rtx_ssrc: n.rtx,
             })
         };
         Answering {
@@ -272,35 +272,18 @@ impl Building<'_> {
         .write()
     }
 
-    /// A str0m instance for exactly what was negotiated. It never sees the offer itself.
-    fn build_rtc(&self, negotiated: &[Negotiated<'_>], local: &IceCreds) -> Result<Rtc, OfferError> {
-        let mut config = RtcConfig::new()
+    /// A str0m instance for ICE and DTLS. It never sees the offer itself, nor media.
+    fn build_rtc(&self, local: &IceCreds) -> Result<(Rtc, Keys), OfferError> {
+        let config = RtcConfig::new()
             .set_rtp_mode(true)
             .set_ice_lite(true)
             .set_crypto_provider(self.shared.crypto.clone())
             .set_dtls_cert(self.shared.certificate.clone())
             .set_local_ice_credentials(local.clone())
             .set_stats_interval(Some(STATS_INTERVAL))
-            .set_rtcp_report_interval_audio(REPORT_INTERVAL)
-            .set_rtcp_report_interval_video(REPORT_INTERVAL)
             .clear_codecs()
             .clear_extension_map();
-        if let Some(id) = negotiated.iter().find_map(|n| n.media.mid_extension) {
-            config = config.set_extension(id, Extension::RtpMid);
-        }
-        for payload in negotiated.iter().flat_map(|n| &n.payloads) {
-            let (codec, clock, channels) = match payload.codec {
-                Codec::H264 => (RtcCodec::H264, Frequency::NINETY_KHZ, None),
-                Codec::H265 => (RtcCodec::H265, Frequency::NINETY_KHZ, None),
-                Codec::Opus => (RtcCodec::Opus, Frequency::FORTY_EIGHT_KHZ, Some(2)),
-                Codec::Pcma => (RtcCodec::PCMA, Frequency::EIGHT_KHZ, Some(1)),
-                Codec::Pcmu => (RtcCodec::PCMU, Frequency::EIGHT_KHZ, Some(1)),
-                Codec::Aac => continue,
-            };
-            let (number, rtx) = (payload.number.into(), payload.rtx.map(Into::into));
-            config.codec_config().add_config(number, rtx, codec, clock, channels, FormatParams::default());
-        }
-        let mut rtc = config.build(Instant::now());
+        let (mut rtc, keys) = dtls::with_keys(|| config.build(Instant::now()));
         let failed = |what: &str, error: String| {
             tracing::error!("WebRTC session not set up: {what}: {error}");
             OfferError::BadOffer(format!("{what}: {error}"))
@@ -315,35 +298,25 @@ impl Building<'_> {
         direct
             .start_dtls(self.offer.we_are_dtls_client)
             .map_err(|error| failed("DTLS", error.to_string()))?;
-        for one in negotiated {
-            let kind = match one.kind {
-                Kind::Video => MediaKind::Video,
-                Kind::Audio => MediaKind::Audio,
-            };
-            direct.declare_media(one.mid(), kind);
-        }
-        Ok(rtc)
+        let keys = keys.ok_or_else(|| failed("DTLS", "it has not begun".into()))?;
+        Ok((rtc, keys))
     }
 }
 
 impl Negotiated<'_> {
-    /// The m-line's name within str0m: its own where that is possible and goes with packets.
-    fn mid(&self) -> Mid {
-        match (&self.media.mid, self.media.mid_extension) {
-            (Some(mid), Some(_)) => Mid::from(mid.as_str()),
-            _ => Mid::from(self.kind.as_str()),
-        }
-    }
-
     fn into_lane(self) -> Option<Lane> {
-        let mid = self.mid();
-        let codecs = self.payloads.iter().map(|payload| (payload.codec, payload.number.into())).collect();
+        let mid = self.media.mid_extension.zip(self.media.mid.clone());
+        let encoding = |payload: &Payload| Encoding {
+            codec: payload.codec,
+            payload_type: payload.number,
+            rtx_type: payload.rtx,
+        };
         let setup = LaneSetup {
             kind: self.kind,
             mid,
             ssrc: self.ssrc,
             rtx: self.rtx,
-            codecs,
+            codecs: self.payloads.iter().map(encoding).collect(),
             lease: self.feed?.lease,
         };
         Some(Lane::new(setup, rand::random(), rand::random()))
@@ -351,8 +324,8 @@ impl Negotiated<'_> {
 }
 
 /// RTP's SSRC; zero has a special meaning to browsers and str0m.
-fn random_ssrc() -> Ssrc {
-    Ssrc::from(rand::random_range(1..=u32::MAX))
+fn random_ssrc() -> u32 {
+    rand::random_range(1..=u32::MAX)
 }
 
 /// profile_idc and constraint flags of the stream's parameter set.

@@ -1,7 +1,8 @@
 //! ICE-TCP (RFC 6544): STUN, DTLS and SRTP framed with a length (RFC 4571) on a connection of the one port.
 
+use super::letters::{Inbound, Letters};
 use super::stun::{self, Message};
-use super::worker::{Inbound, Workers};
+use super::worker::Workers;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,9 +38,8 @@ struct State {
 }
 
 impl TcpOut {
-    /// Queues a datagram. False if the connection is closed or has been given up.
-    pub fn push(&self, datagram: &[u8]) -> bool {
-        let Ok(length) = u16::try_from(datagram.len()) else { return false };
+    /// Queues frames, each with its length before it. False if the connection is closed or has been given up.
+    pub fn push(&self, frames: &[u8]) -> bool {
         let mut state = self.state.lock();
         if state.frames.len() + state.being_written > HARD_LIMIT {
             state.closed = true;
@@ -50,8 +50,7 @@ impl TcpOut {
             self.changed.notify_one();
             return false;
         }
-        state.frames.extend_from_slice(&length.to_be_bytes());
-        state.frames.extend_from_slice(datagram);
+        state.frames.extend_from_slice(frames);
         drop(state);
         self.changed.notify_one();
         true
@@ -104,15 +103,16 @@ where
         return;
     };
     let out = Arc::new(TcpOut::default());
-    let deliver = |data: Vec<u8>| {
-        let inbound =
-            Inbound { source: peer, local_ip: None, tcp: Some(out.clone()), at: Instant::now(), data };
-        workers.deliver(route, inbound);
+    let mut letters = Letters::default();
+    let mut deliver = |data: &[u8]| {
+        let inbound = Inbound { source: peer, local_ip: None, tcp: Some(&out), at: Instant::now(), data };
+        letters.add(route.peer, &inbound);
+        workers.deliver(route.worker, &mut letters);
     };
-    deliver(first);
+    deliver(&first);
     let reading = async {
         while let Ok(Some(frame)) = timeout(SILENCE, read_frame(&mut reader)).await {
-            deliver(frame);
+            deliver(&frame);
         }
     };
     tokio::select! {
@@ -162,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn frames_are_written_with_their_length() {
         let out = TcpOut::default();
-        assert!(out.push(b"abc") && out.push(b""));
+        assert!(out.push(b"\x00\x03abc") && out.push(b"\x00\x00"));
         out.close();
         assert!(!out.push(b"late"));
         let (mut ours, theirs) = tokio::io::duplex(64);

@@ -3,31 +3,30 @@
 use super::DatagramSocket;
 use super::demux::{Demux, Route};
 use super::end::End;
+use super::letters::Letters;
 use super::peer::Peer;
 use super::send::Runs;
-use super::tcp::TcpOut;
 use crate::graph::ring::Subscription;
 use crate::graph::{Cursor, Producer, Wake};
 use crate::media::{Packet, Reordering};
 use parking_lot::{Condvar, Mutex};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use str0m::IceCreds;
 
-/// Datagrams that wait for a worker, at most.
-const MAX_DATAGRAMS: usize = 2048;
 /// ICE restarts that wait for a worker, at most; other commands are bounded by the number of sessions.
 const MAX_RESTARTS: usize = 256;
 /// Packets that are read from a source at once.
 const BATCH: usize = 256;
 /// How often a source is looked at for B-frames.
 const REORDERING_INTERVAL: Duration = Duration::from_millis(500);
+/// Timers of connected viewers go off together at multiples of this.
+const TICK: Duration = Duration::from_millis(20);
 /// A thread without timers looks round after this time.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -42,18 +41,12 @@ impl SourceKey {
     }
 }
 
-/// A datagram, or a frame of an ICE-TCP connection.
-pub struct Inbound {
-    /// Where it came from.
-    pub source: SocketAddr,
-    /// The address of ours that it was sent to, where the system tells.
-    pub local_ip: Option<IpAddr>,
-    /// The connection it came by.
-    pub tcp: Option<Arc<TcpOut>>,
-    /// When it was received.
-    pub at: Instant,
-    /// Its contents.
-    pub data: Vec<u8>,
+/// The next moment at which timers go off that need not be exact.
+pub fn coarse(at: Instant) -> Instant {
+    static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let since = at.saturating_duration_since(*EPOCH).as_nanos();
+    let ticks = since.div_ceil(TICK.as_nanos());
+    u32::try_from(ticks).ok().and_then(|ticks| EPOCH.checked_add(TICK * ticks)).unwrap_or(at)
 }
 
 /// What a worker is told.
@@ -69,20 +62,14 @@ pub enum Command {
 #[derive(Default)]
 struct Inbox {
     commands: Vec<Command>,
-    datagrams: Vec<(u64, Inbound)>,
+    letters: Letters,
     ready: Vec<SourceKey>,
     stop: bool,
 }
 
 impl Inbox {
     fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.datagrams.is_empty() && self.ready.is_empty() && !self.stop
-    }
-
-    fn clear(&mut self) {
-        self.commands.clear();
-        self.datagrams.clear();
-        self.ready.clear();
+        self.commands.is_empty() && self.letters.is_empty() && self.ready.is_empty() && !self.stop
     }
 }
 
@@ -112,15 +99,16 @@ impl Mailbox {
         true
     }
 
-    fn datagram(&self, peer: u64, inbound: Inbound) -> bool {
+    /// Takes datagrams, all under one lock, and says how many did not fit.
+    pub fn datagrams(&self, letters: &mut Letters) -> usize {
         let mut inbox = self.inbox.lock();
-        if inbox.stop || inbox.datagrams.len() >= MAX_DATAGRAMS {
-            return false;
+        if inbox.stop {
+            return Letters::default().append(letters);
         }
-        inbox.datagrams.push((peer, inbound));
+        let lost = inbox.letters.append(letters);
         drop(inbox);
         self.changed.notify_one();
-        true
+        lost
     }
 
     fn ready(&self, source: SourceKey) {
@@ -206,11 +194,18 @@ impl Workers {
         self.mailbox(route.worker).is_some_and(|mailbox| mailbox.command(command))
     }
 
-    /// Hands a datagram to its session.
-    pub fn deliver(&self, route: Route, inbound: Inbound) {
-        if !self.mailbox(route.worker).is_some_and(|mailbox| mailbox.datagram(route.peer, inbound)) {
-            Demux::count(&self.demux.counters.overflow);
+    /// Hands datagrams to a worker. None is left in `letters`.
+    pub fn deliver(&self, worker: usize, letters: &mut Letters) {
+        if letters.is_empty() {
+            return;
         }
+        let lost = self.mailbox(worker).map_or(0, |mailbox| mailbox.datagrams(letters));
+        self.demux.counters.overflow.fetch_add(lost as u64, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.mailboxes.len()
     }
 
     /// Tells all workers to end their sessions and stop.
@@ -289,7 +284,7 @@ struct Worker {
     mailbox: Arc<Mailbox>,
     demux: Arc<Demux>,
     runs: Runs,
-    peers: HashMap<u64, Peer>,
+    peers: HashMap<u64, Box<Peer>>,
     sources: HashMap<SourceKey, Source>,
     /// Earliest first. Entries that a peer's `scheduled` does not name are of the past.
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -305,14 +300,13 @@ impl Worker {
             for command in inbox.commands.drain(..) {
                 self.command(command);
             }
-            for (peer, inbound) in inbox.datagrams.drain(..) {
-                let demux = self.demux.clone();
-                self.touch(peer, |peer, runs| peer.receive(&inbound, runs, &demux.counters));
-            }
+            let demux = self.demux.clone();
+            inbox.letters.open(|peer, inbound| {
+                self.touch(peer, |peer, runs| peer.receive(inbound, runs, &demux.counters));
+            });
             for source in inbox.ready.drain(..) {
                 self.drain(source);
             }
-            inbox.clear();
             self.run_timers(Instant::now());
             let unsent = self.runs.take_unsent();
             self.demux.counters.unsent.fetch_add(unsent, Ordering::Relaxed);
@@ -329,7 +323,7 @@ impl Worker {
         match command {
             Command::Add(peer) => {
                 let id = peer.id;
-                self.peers.insert(id, *peer);
+                self.peers.insert(id, peer);
                 self.look_after(id);
             }
             Command::End(peer, end) => self.touch(peer, |peer, _| peer.set_ended(end)),
