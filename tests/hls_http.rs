@@ -59,6 +59,30 @@ async fn a_stream_has_two_addresses_and_one_segmenter() {
     assert!(json["consumers"][0]["bytes_send"].as_u64() > Some(0), "{json}");
 }
 
+/// How often the threads of WebRTC viewers have gone to sleep, all together.
+fn webrtc_naps(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
+    let of = |path: std::path::PathBuf| -> Option<u64> {
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        let status = std::fs::read_to_string(path.join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        name.starts_with("webrtc-").then(|| line.trim().parse().expect("a number"))
+    };
+    let naps: Vec<u64> = threads.filter_map(|thread| of(thread.expect("an entry").path())).collect();
+    assert!(!naps.is_empty(), "there are no such threads");
+    naps.iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_webrtc_viewers_wakes_none_of_their_threads() {
+    let (_camera, streamgate, url) = front().await;
+    let (first, before) = (last(&playlist(&url).await), webrtc_naps(streamgate.pid));
+    eventually("two segments go by", SOON, async || last(&playlist(&url).await) >= first + 2).await;
+    // Two segments are a hundred pictures; an idle thread looks round once a minute.
+    let naps = webrtc_naps(streamgate.pid) - before;
+    assert!(naps < 20, "{naps} wake-ups");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn any_name_can_be_watched() {
     let camera = Camera::start("gop=25");

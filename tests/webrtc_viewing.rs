@@ -9,9 +9,11 @@ mod webrtc_support;
 use common::eventually;
 use std::time::{Duration, Instant, SystemTime};
 use str0m::media::MediaKind;
+use streamgate::consumers::webrtc::Options;
 use streamgate::media::Codec;
-use webrtc_client::{Rtp, Transport, Viewer, ViewerOptions};
-use webrtc_support::{ClipCamera, DEADLINE, Router, assert_continuous, audio_payload};
+use webrtc_client::{Offering, Rtp, Transport, Viewer, ViewerOptions};
+use webrtc_support::bad_link::{BadLink, SERVER, VIEWER};
+use webrtc_support::{ClipCamera, DEADLINE, Router, assert_continuous, audio_payload, shown};
 
 async fn until_units(viewer: &Viewer, h265: bool, count: usize) {
     eventually("units of video arrive", DEADLINE, async || viewer.units(h265).len() >= count).await;
@@ -35,6 +37,7 @@ async fn a_viewer_starts_at_the_keyframe_at_once_and_gets_every_byte() {
         assert_eq!(router.camera.units().position(&units) % 120, 0, "it starts at a keyframe");
         assert_continuous(&viewer.video());
     }
+    assert!(!router.stream.producers()[0].is_converting(), "nobody asked for frames");
     router.stop().await;
 }
 
@@ -200,4 +203,67 @@ async fn a_viewer_is_listed_with_its_counts_and_its_round_trip() {
     assert!(consumer.packets.load(load) > 30 && consumer.bytes.load(load) > 30_000);
     eventually("the round trip is known", DEADLINE, async || consumer.rtt_us.load(load) > 0).await;
     router.stop().await;
+}
+
+/// Runs `check` with a router on one side of a bad link and a viewer on the other, unless that is not possible here.
+/// Says what the link forwarded to the viewer and dropped.
+fn over_a_bad_link(
+    link: &[&str],
+    clip: &'static str,
+    options: Options,
+    check: impl AsyncFnOnce(&Router, &Viewer) + Send + 'static,
+) -> Option<(usize, usize)> {
+    let link = BadLink::open(link)?;
+    std::thread::scope(|scope| {
+        // Each side's sockets belong to the namespace of the thread that opens them.
+        let (to_viewer, offers) = std::sync::mpsc::sync_channel::<(Offering, String)>(1);
+        let (to_server, viewers) = std::sync::mpsc::sync_channel::<Viewer>(1);
+        let (make, offering) = std::sync::mpsc::sync_channel::<Offering>(1);
+        let link = &link;
+        scope.spawn(move || {
+            link.enter_viewer();
+            make.send(Offering::new(ViewerOptions { address: VIEWER, ..Default::default() })).unwrap();
+            let (offering, answer) = offers.recv().unwrap();
+            to_server.send(offering.connect(&answer)).unwrap();
+        });
+        let server = scope.spawn(move || {
+            link.enter_server();
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.unwrap().block_on(async move {
+                let router = Router::at(SERVER, ClipCamera::new(clip, None), options).await;
+                let offering = offering.recv().unwrap();
+                let answer = router.offer(&offering.offer).await.unwrap();
+                to_viewer.send((offering, answer.sdp)).unwrap();
+                let viewer = viewers.recv().unwrap();
+                check(&router, &viewer).await;
+                drop(viewer);
+                router.stop().await;
+            });
+        });
+        server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    Some(link.close())
+}
+
+#[test]
+fn a_bad_link_costs_pictures_but_never_shows_a_broken_one() {
+    // 5 Mbit/s with little room, 4 % lost, 20 ms each way: the GOP that a viewer starts with does not get through whole.
+    let link = ["20", "2", "4", "5000", "0", "32000"];
+    let counts = over_a_bad_link(&link, "h264_main_g60", Options::default(), async |router, viewer| {
+        let units = router.camera.units();
+        let deadline = Duration::from_secs(40);
+        eventually("ten seconds' worth of pictures are whole", deadline, async || {
+            let packets = viewer.video();
+            // What any receiver does: a gap that stays is answered with a request for a keyframe.
+            let newest = packets.last().map(|packet| packet.sequence);
+            let gap = packets.windows(2).rfind(|pair| pair[0].sequence + 1 != pair[1].sequence);
+            if gap.is_some_and(|gap| newest > Some(gap[1].sequence + 20)) {
+                viewer.request_keyframe();
+            }
+            packets.len() > 100 && shown(&units, &packets).0 >= 300
+        })
+        .await;
+    });
+    let Some((forwarded, dropped)) = counts else { return };
+    assert!(dropped > 10, "the link was not bad: {dropped} of {forwarded} dropped");
 }

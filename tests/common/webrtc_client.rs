@@ -33,6 +33,8 @@ pub struct ViewerOptions {
     /// Of received RTP packets, each `n`th is thrown away as if the network had lost it; 0: none. Lost video is asked
     /// for again (NACK), as any receiver does.
     pub lose_every: usize,
+    /// Where its UDP socket is bound.
+    pub address: Ipv4Addr,
 }
 
 impl Default for ViewerOptions {
@@ -42,6 +44,7 @@ impl Default for ViewerOptions {
             video: vec!["H264"],
             audio: vec!["opus", "PCMA", "PCMU"],
             lose_every: 0,
+            address: Ipv4Addr::LOCALHOST,
         }
     }
 }
@@ -123,7 +126,7 @@ impl Offering {
         let mut rtc = config.build(Instant::now());
         let mut socket = None;
         if options.transport == Transport::Udp {
-            let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a UDP port");
+            let udp = UdpSocket::bind((options.address, 0)).expect("a UDP port");
             rtc.add_local_candidate(
                 Candidate::host(udp.local_addr().expect("address"), "udp").expect("candidate"),
             );

@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """A bad network link in user space, for kernels without netem: delay, jitter, loss, rate and reordering.
 
-  lossy-link.py DELAY_MS JITTER_MS LOSS_PERCENT [RATE_KBIT] [REORDER_PERCENT]
+  lossy-link.py DELAY_MS JITTER_MS LOSS_PERCENT [RATE_KBIT] [REORDER_PERCENT] [QUEUE_BYTES]
 
 Makes two network namespaces and joins them by two TAP devices, the same behaviour in both directions:
 sgsrv<pid> (10.98.0.1) and sgcli<pid> (10.98.0.2). Prints `up SERVER_NAMESPACE CLIENT_NAMESPACE`, runs until SIGTERM,
 SIGINT or the end of standard input, then prints what it forwarded and dropped and removes both namespaces. Needs root.
-ARP is never dropped, and no packet waits longer than 300 ms for the rate.
+ARP is never dropped. What waits for the rate is at most QUEUE_BYTES, or 300 ms' worth: what does not fit is dropped.
 """
 import fcntl
 import heapq
@@ -50,8 +50,9 @@ class Direction:
 
 
 class Link:
-    def __init__(self, delay, jitter, loss, rate, reorder):
+    def __init__(self, delay, jitter, loss, rate, reorder, queue):
         self.delay, self.jitter, self.loss, self.rate, self.reorder = delay, jitter, loss, rate, reorder
+        self.max_wait = queue * 8 / rate if queue and rate else MAX_QUEUE_SECONDS
         self.queue, self.count = [], 0
 
     def take(self, direction, to, frame, now):
@@ -61,7 +62,7 @@ class Link:
             return
         at = now
         if self.rate:
-            if direction.free_at - now > MAX_QUEUE_SECONDS:
+            if direction.free_at - now > self.max_wait:
                 direction.dropped += 1
                 return
             direction.free_at = max(direction.free_at, now) + len(frame) * 8 / self.rate
@@ -86,11 +87,11 @@ class Link:
 
 
 def main():
-    if not 4 <= len(sys.argv) <= 6:
+    if not 4 <= len(sys.argv) <= 7:
         sys.exit(__doc__)
-    numbers = [float(a) for a in sys.argv[1:]] + [0.0, 0.0]
-    delay, jitter, loss, rate, reorder = numbers[:5]
-    link = Link(delay / 1000, jitter / 1000, loss, rate * 1000, reorder)
+    numbers = [float(a) for a in sys.argv[1:]] + [0.0, 0.0, 0.0]
+    delay, jitter, loss, rate, reorder, queue = numbers[:6]
+    link = Link(delay / 1000, jitter / 1000, loss, rate * 1000, reorder, queue)
     names = ["sg%s%d" % (side, os.getpid()) for side in ("srv", "cli")]
     stop = lambda *_: sys.exit(0)  # noqa: E731
     signal.signal(signal.SIGTERM, stop)

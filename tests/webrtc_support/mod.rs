@@ -2,6 +2,8 @@
 //! The camera writes real RTP of a real clip; nothing of the router is replaced.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod bad_link;
+
 use bytes::Bytes;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::common::Clip;
-use crate::webrtc_client::{Offering, Viewer, ViewerOptions};
+use crate::webrtc_client::{Offering, Rtp, Viewer, ViewerOptions, access_units};
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -93,6 +95,33 @@ impl Units {
         }
         start
     }
+}
+
+/// Goes through what a viewer could show: whole pictures from a keyframe up to the next gap. Each must be the clip's,
+/// in the clip's order. Says how many there are and how often it began anew.
+pub fn shown(units: &Units, packets: &[Rtp]) -> (usize, usize) {
+    let is_key = |unit: &[Vec<u8>]| unit.iter().any(|nal| nal[0] & 0x1f == 5);
+    let (mut pictures, mut starts) = (0, 0);
+    for run in packets.chunk_by(|a, b| a.sequence + 1 == b.sequence) {
+        // Behind a gap, the rest of a picture can't be told from a whole one.
+        let whole = run.iter().position(|packet| packet.marker).map_or(run.len(), |at| at + 1);
+        let from = if run[0].sequence == packets[0].sequence { 0 } else { whole };
+        let mut place = None;
+        for (_, unit) in access_units(&run[from..], false) {
+            if is_key(&unit) {
+                let found = units.units.iter().position(|known| *known == unit);
+                if place.is_none_or(|place| found != Some(place % units.units.len())) {
+                    starts += 1;
+                }
+                place = Some(found.expect("a keyframe is the clip's, byte for byte"));
+            }
+            if let Some(at) = place {
+                assert!(units.units[at % units.units.len()] == unit, "picture {at} is another, or broken");
+                (pictures, place) = (pictures + 1, Some(at + 1));
+            }
+        }
+    }
+    (pictures, starts)
 }
 
 fn sizes(nals: &[Vec<u8>]) -> Vec<usize> {
@@ -255,27 +284,31 @@ impl Router {
     }
 
     pub async fn with(camera: Arc<ClipCamera>, options: Options) -> Router {
+        Router::at(Ipv4Addr::LOCALHOST, camera, options).await
+    }
+
+    /// On an address of this machine, or of the network namespace that the calling thread is in.
+    pub async fn at(address: Ipv4Addr, camera: Arc<ClipCamera>, options: Options) -> Router {
         LazyLock::force(&INIT);
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let socket = std::net::UdpSocket::bind((address, 0)).unwrap();
         socket.set_nonblocking(true).unwrap();
         let udp = socket.local_addr().unwrap();
         let port = Arc::new(Port(UdpPort::new(socket).unwrap()));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let tcp = listener.local_addr().unwrap();
-        let loopback = Filters {
-            loopback: Some(true),
-            ips: Some(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
-            ..Filters::default()
-        };
-        let options = Options { config: Webrtc { filters: loopback, ..options.config }, ..options };
+        let only_here =
+            Filters { loopback: Some(true), ips: Some(vec![IpAddr::V4(address)]), ..Filters::default() };
+        let options = Options { config: Webrtc { filters: only_here, ..options.config }, ..options };
         let webrtc = WebRtc::start(options, port.clone(), tcp.port()).unwrap();
-        let (receiver, acceptor) = (webrtc.clone(), webrtc.clone());
+        let (mut receiver, acceptor) = (webrtc.receiver(), webrtc.clone());
         let tasks = vec![
             tokio::spawn(async move {
-                let on_datagram = move |datagram: streamgate::server::Datagram<'_>| {
-                    receiver.on_datagram(datagram.source, datagram.local_ip, datagram.contents);
-                };
-                port.0.receive(Box::new(on_datagram)).await;
+                let on_datagrams =
+                    move |datagrams: &mut dyn Iterator<Item = streamgate::server::Datagram<'_>>| {
+                        datagrams.for_each(|d| receiver.take(d.source, d.local_ip, d.contents));
+                        receiver.deliver();
+                    };
+                port.0.receive(Box::new(on_datagrams)).await;
             }),
             tokio::spawn(async move {
                 while let Ok((stream, peer)) = listener.accept().await {
@@ -323,7 +356,7 @@ impl Router {
 }
 
 /// Sequence numbers without a gap, timestamps that never go backwards.
-pub fn assert_continuous(packets: &[crate::webrtc_client::Rtp]) {
+pub fn assert_continuous(packets: &[Rtp]) {
     for pair in packets.windows(2) {
         assert_eq!(pair[0].sequence + 1, pair[1].sequence, "sequence numbers have no gap");
         let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp) as i32;
