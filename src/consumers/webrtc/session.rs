@@ -24,7 +24,7 @@ use tokio::time::Instant as TokioInstant;
 /// How long an offer waits to see whether the pictures have B-frames, where the parameter sets leave it open.
 const REORDERING_PATIENCE: Duration = Duration::from_millis(500);
 /// How often str0m says by which way it reaches the viewer.
-const STATS_INTERVAL: Duration = Duration::from_secs(1);
+const STATS_INTERVAL: Duration = Duration::from_secs(2);
 
 static NEXT_PEER: AtomicU64 = AtomicU64::new(1);
 
