@@ -95,7 +95,7 @@ fn a_file_of_go2rtc_is_valid_and_each_thing_without_effect_is_named_once() {
         "ngrok",
         "preload",
         "publish",
-        "rtsp",
+        "rtsp.default_query",
         "srtp",
         "streams.cam[1]",
         "streams.homekit",

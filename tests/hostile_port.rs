@@ -3,11 +3,13 @@
 
 mod common;
 mod hostile_support;
+mod rtsp_support;
 #[path = "common/webrtc_client.rs"]
 mod webrtc_client;
 
 use common::{Streamgate, eventually, get};
 use hostile_support::*;
+use rtsp_support::{Client, Message, consumers};
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -204,7 +206,6 @@ async fn what_no_client_would_send_is_closed_without_a_word() {
     let framed = [&(check.len() as u16).to_be_bytes()[..], &check].concat();
     let hello = [&b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"[..], &noise(3, 60)].concat();
     let mut openings: Vec<(&str, Vec<u8>)> = vec![
-        ("RTSP", b"OPTIONS rtsp://127.0.0.1/demo RTSP/1.0\r\nCSeq: 1\r\n\r\n".to_vec()),
         ("RTMP", [&[3][..], &noise(2, 1536)].concat()),
         ("TLS without a certificate", hello),
         ("ICE-TCP for nobody", framed),
@@ -244,4 +245,88 @@ async fn ice_tcp_frames_that_lie_end_the_connection() {
     }
     check_undisturbed(&viewer).await;
     check_recovered(&mut streamgate, before, 16_000).await;
+}
+
+/// Interleaved RTP without a gap, however many other connections misbehave.
+async fn check_plays(player: &mut Client, last: &mut Option<u16>) {
+    let mut packets = 0;
+    while packets < 100 {
+        let Some(Message::Data { channel, packet }) = player.next().await else {
+            panic!("the player was disturbed")
+        };
+        if channel == 0 {
+            let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+            assert!(last.replace(sequence).is_none_or(|last| sequence == last.wrapping_add(1)));
+            packets += 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rtsp_clients_that_misbehave_end_their_own_connection_only() {
+    let mut streamgate = start();
+    let mut player = Client::connect(streamgate.port, "demo").await;
+    player.play().await;
+    let mut last = None;
+    check_plays(&mut player, &mut last).await;
+    let before = Footprint::of(&streamgate);
+
+    let line = "X-Header: value\r\n";
+    for request in [
+        format!("DESCRIBE rtsp://h/demo RTSP/1.0\r\nCSeq: 1\r\n{}", line.repeat(100_000)),
+        format!("DESCRIBE rtsp://h/{} RTSP/1.0\r\n", "a".repeat(1_000_000)),
+        "SETUP rtsp://h/demo RTSP/1.0\r\nCSeq: 1\r\nContent-Length: 999999999\r\n\r\n".to_owned(),
+        "PLAY rtsp://h/demo RTSP/1.0\r\nCSeq: 1\r\nContent-Length: -1\r\n\r\n".to_owned(),
+        "TEARDOWN rtsp://h/demo RTSP/2.0\r\nCSeq: 1\r\n\r\n".to_owned(),
+        "PAUSE rtsp://h/demo HTTP/1.1\r\n\r\n".to_owned(),
+        "GET_PARAMETER rtsp://h/demo RTSP/1.0\r\nno colon\r\n\r\n".to_owned(),
+        "OPTIONS rtsp://h/ RTSP/1.0\r\nCSeq: 1\r\n\r\n\0\u{1}\u{2}\u{3}".to_owned(),
+    ] {
+        let started = Instant::now();
+        let answer = exchange(&streamgate, request.as_bytes(), DEADLINE).await;
+        let begin: String = request.chars().take(40).collect();
+        assert!(started.elapsed() < DEADLINE, "{begin}: still open");
+        // Empty when it was cut while it still sent.
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.contains("RTSP/1.0 400 Bad Request"), "{begin}: {answer}");
+    }
+
+    // One that asks and asks and never reads an answer.
+    let mut deaf = TcpStream::connect(("127.0.0.1", streamgate.port)).await.expect("it listens");
+    let many =
+        b"DESCRIBE rtsp://h/demo RTSP/1.0\r\nCSeq: 1\r\n\r\n$\x01\x00\x04\x80\xc9\x00\x00".repeat(1000);
+    let asking = async { while deaf.write_all(&many).await.is_ok() {} };
+    let _ = tokio::time::timeout(Duration::from_secs(2), asking).await;
+    check_plays(&mut player, &mut last).await;
+    let now = Footprint::of(&streamgate);
+    assert!(now.rss_kb < before.rss_kb + 16_000, "{before:?} {now:?}");
+    drop(deaf);
+
+    // Some that set up and leave in whatever state, and one that takes another's session for its own.
+    let mut left = Vec::new();
+    for n in 0..200 {
+        let mut client = Client::connect(streamgate.port, "demo").await;
+        let transport = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+        if n % 4 > 0 {
+            assert_eq!(client.ask("SETUP", "/trackID=0", transport).await.0, 200);
+        }
+        if n % 4 > 1 {
+            assert_eq!(client.ask("PLAY", "", "").await.0, 200);
+        }
+        if n % 4 == 2 {
+            client.send("DESCRIBE", "", "").await;
+        }
+        left.push(client);
+    }
+    let mut thief = Client::connect(streamgate.port, "demo").await;
+    thief.session = player.session.clone();
+    assert_eq!(thief.ask("TEARDOWN", "", "").await.0, 454);
+    drop((left, thief));
+    eventually("only the player is left", DEADLINE, async || consumers(&streamgate, "demo").await.len() == 1)
+        .await;
+    check_plays(&mut player, &mut last).await;
+    eventually("their sockets are closed", DEADLINE, async || streamgate.open_fds() <= before.files).await;
+    let now = Footprint::of(&streamgate);
+    assert!(now.rss_kb < before.rss_kb + 24_000, "{before:?} {now:?}");
+    assert!(!streamgate.log().contains("panic") && streamgate.is_running());
 }

@@ -98,9 +98,7 @@ async fn other_protocols_are_closed_without_a_word() {
     let server = start(Options::default()).await;
     let tls_hello = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00";
     for bytes in [
-        &b"OPTIONS rtsp://h/x RTSP/1.0\r\nCSeq: 1\r\n\r\n"[..],
-        b"DESCRIBE rtsp://h/x RTSP/1.0\r\nCSeq: 1\r\n\r\n",
-        b"\x03\0\0\0\0\0\0\0\0",
+        &b"\x03\0\0\0\0\0\0\0\0"[..],
         tls_hello,
         b"SSH-2.0-x\r\n",
         b"\0\0\0\0",
@@ -110,6 +108,22 @@ async fn other_protocols_are_closed_without_a_word() {
         let started = Instant::now();
         assert_eq!(server.exchange(bytes).await, b"", "{bytes:?}");
         assert!(started.elapsed() < Duration::from_secs(2), "{bytes:?}: {:?}", started.elapsed());
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn rtsp_is_handed_over_with_all_that_was_read() {
+    let server = start(Options::default()).await;
+    for request in
+        ["OPTIONS rtsp://h/x RTSP/1.0\r\nCSeq: 1\r\n\r\n", "DESCRIBE rtsp://h/x RTSP/1.0\r\nCSeq: 1\r\n\r\n"]
+    {
+        let mut stream = server.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        timeout(DEADLINE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, format!("rtsp {} {request}", stream.local_addr().unwrap()));
     }
     server.stop().await;
 }

@@ -80,7 +80,7 @@ pub struct Client {
     pub stream: TcpStream,
     pub base: String,
     cseq: u32,
-    session: String,
+    pub session: String,
     buffer: Vec<u8>,
 }
 

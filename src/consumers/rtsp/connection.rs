@@ -154,6 +154,9 @@ impl Connection {
             reply = self.dialog.answer(&request) => reply,
             gone = read_ahead(stream, &mut self.framer) => return gone.map(|()| true),
         };
+        if self.out.is_idle() {
+            self.progress = Instant::now();
+        }
         let Reply { draft, first, is_over } = reply;
         self.out.push_text(draft.finish().into_bytes());
         self.is_over |= is_over;
