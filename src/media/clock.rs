@@ -456,6 +456,24 @@ mod tests {
     }
 
     #[test]
+    fn tracks_stay_together_for_hours_though_their_clocks_run_apart() {
+        let (origin, mut timeline) = timeline(&[VIDEO, 8000]);
+        let ticks = |millis: u64, rate: f64| (millis as f64 * rate / 1000.0) as u64 as u32;
+        for step in 0..4 * 3600 * 50u64 {
+            let millis = step * 20;
+            let arrival = origin + ms(millis + [0, 7, 3, 11][step as usize % 4]);
+            let (picture, sound) = (ticks(millis, 90_000.0 * 1.0002), ticks(millis, 8000.0 * 0.99985));
+            let times = [timeline.map(0, picture, arrival).time.0, timeline.map(1, sound, arrival).time.0];
+            if step % 250 == 0 {
+                timeline.sender_report(0, ntp_at(millis), picture);
+                timeline.sender_report(1, ntp_at(millis), sound);
+            }
+            let apart = times[0].abs_diff(times[1]);
+            assert!(step < 100 || apart < ms(10), "{apart:?} after {millis} ms");
+        }
+    }
+
+    #[test]
     fn later_reports_slew_gently() {
         let (origin, mut timeline) = timeline(&[VIDEO, 8000]);
         timeline.map(0, 0, origin);
