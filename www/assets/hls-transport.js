@@ -2,14 +2,13 @@
 //
 // hls.js is put beside this file at build time (`make`), and loaded when it is needed. A build without it still has hls-native.js.
 
-import { explainPlaylist, interrupted, playlistUrl, unplayable } from './hls-error.js';
+import { interrupted, unplayable } from './hls-error.js';
 import { LiveEdge } from './hls-live-edge.js';
-import { HlsStatsReader, codecsOf } from './hls-stats.js';
+import { CONNECT_DEADLINE_MS, HlsSession } from './hls-session.js';
+import { codecsOf } from './hls-stats.js';
 import { PlayError, Retry } from './play-error.js';
 
 const LIBRARY = new URL('./vendor/hls.mjs', import.meta.url).href;
-/** The server may have to dial the camera first. */
-const CONNECT_DEADLINE_MS = 25_000;
 const FIRST_RELOAD_MS = 500;
 const LAST_RELOAD_MS = 4_000;
 /** An interruption may last so long before the session is given up for a new one. */
@@ -63,45 +62,29 @@ async function loadLibrary() {
   }
 }
 
-export class HlsTransport extends EventTarget {
+export class HlsTransport extends HlsSession {
   mode = 'hls';
-  pc = null;
-  connection = 'connecting';
-  startedAt = 0;
-  hasVideo = true;
 
-  #url;
-  #stream;
   #hls = null;
-  #video = null;
   #edge = null;
-  #closed = false;
   #bytes = 0;
   #codecs = [];
   /** Codecs of the video and the sound that are being played; another connection to the camera may change them. */
   #playing = {};
-  #stats = new HlsStatsReader();
   #timer = 0;
   #interruptedAt = 0;
   #reloads = 0;
   #mends = [];
 
-  /** @param {{base: string, stream: string}} options base ends with a slash */
-  constructor({ base, stream }) {
-    super();
-    this.#url = playlistUrl(base, stream);
-    this.#stream = stream;
-  }
-
   async connect(video) {
     this.startedAt = performance.now();
     if (!('MediaSource' in self || 'ManagedMediaSource' in self)) throw this.#unsupported();
     const Hls = await loadLibrary();
-    if (this.#closed) return;
+    if (this.closed) return;
     if (!Hls.isSupported()) throw this.#unsupported();
     const hls = new Hls(CONFIG);
     this.#hls = hls;
-    this.#video = video;
+    this.video = video;
     await new Promise((done, fail) => {
       this.#timer = setTimeout(() => fail(null), CONNECT_DEADLINE_MS);
       const { BUFFER_CODECS, ERROR, FRAG_BUFFERED, FRAG_LOADED, MANIFEST_LOADED, MANIFEST_PARSED } = Hls.Events;
@@ -119,35 +102,26 @@ export class HlsTransport extends EventTarget {
         else this.#recover(Hls, data);
       });
       hls.attachMedia(video);
-      hls.loadSource(this.#url);
+      hls.loadSource(this.url);
     }).catch(async (data) => {
       hls.stopLoad();
       throw await this.#explain(Hls, data);
     }).finally(() => clearTimeout(this.#timer));
-    if (!this.#closed) this.#edge = new LiveEdge(hls, video);
+    if (!this.closed) this.#edge = new LiveEdge(hls, video);
   }
 
-  close() {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.connection = 'closed';
+  ended() {
     clearTimeout(this.#timer);
     this.#edge?.stop();
     this.#hls?.destroy();
-    this.#video?.removeAttribute('src');
-    this.#video?.load();
-  }
-
-  check() {
-    return explainPlaylist(this.#url, this.#stream);
   }
 
   async stats() {
     const hls = this.#hls;
     const details = hls?.latestLevelDetails;
     // hls.js' own estimate; its `latency` stands still while the picture does.
-    const latency = details?.live ? details.edge + details.age - this.#video.currentTime : NaN;
-    return this.#stats.read(this.#video, {
+    const latency = details?.live ? details.edge + details.age - this.video.currentTime : NaN;
+    return this.reader.read(this.video, {
       transport: details && !details.partTarget ? 'whole segments' : 'low latency',
       bytes: this.#bytes,
       latencyMs: Number.isFinite(latency) ? Math.max(0, latency * 1000) : null,
@@ -158,24 +132,24 @@ export class HlsTransport extends EventTarget {
   #mediaArrived() {
     this.#interruptedAt = 0;
     this.#reloads = 0;
-    this.#setConnection('connected');
+    this.setConnection('connected');
   }
 
   /** Goes on in the same session: the picture stays until it is over. */
   #recover(Hls, data) {
-    if (this.#closed) return;
+    if (this.closed) return;
     const now = performance.now();
     if (data.type === Hls.ErrorTypes.MEDIA_ERROR) {
       this.#mends = [...this.#mends.filter((at) => now - at < MENDS_WITHIN_MS), now];
-      if (this.#mends.length > MENDS) return this.#fail(interrupted());
-      this.#setConnection('disconnected');
+      if (this.#mends.length > MENDS) return this.fail(interrupted());
+      this.setConnection('disconnected');
       this.#hls.recoverMediaError();
-      this.#video.play().catch(() => {}); // attaching anew has paused it
+      this.video.play().catch(() => {}); // attaching anew has paused it
       return;
     }
-    if (data.type !== Hls.ErrorTypes.NETWORK_ERROR) return this.#fail(interrupted());
+    if (data.type !== Hls.ErrorTypes.NETWORK_ERROR) return this.fail(interrupted());
     this.#interruptedAt ||= now;
-    this.#setConnection('disconnected');
+    this.setConnection('disconnected');
     const pause = Math.min(LAST_RELOAD_MS, FIRST_RELOAD_MS * 2 ** this.#reloads);
     this.#reloads += 1;
     clearTimeout(this.#timer);
@@ -184,9 +158,9 @@ export class HlsTransport extends EventTarget {
 
   async #reload(tired) {
     // A session that the server does not know any more does not come back by asking again.
-    const error = await explainPlaylist(this.#url, this.#stream);
-    if (this.#closed || this.connection === 'connected') return;
-    if (tired || error?.kind === 'unknown') return this.#fail(error ?? interrupted());
+    const error = await this.check();
+    if (this.closed || this.connection === 'connected') return;
+    if (tired || error?.kind === 'unknown') return this.fail(error ?? interrupted());
     this.#hls.startLoad(-1);
   }
 
@@ -196,21 +170,11 @@ export class HlsTransport extends EventTarget {
     const named = this.#codecs.length > 0 && codecs.includes(data?.details);
     if (named) return unplayable(`this browser cannot decode ${this.#codecs.join(', ')}`);
     if (data?.type === Hls.ErrorTypes.MEDIA_ERROR) return unplayable(data.error?.message ?? data.details);
-    const said = await explainPlaylist(this.#url, this.#stream);
+    const said = await this.check();
     return said ?? new PlayError('connection', 'HLS does not start', { detail: data?.details ?? 'no media in time', fallback: true });
   }
 
   #unsupported() {
     return new PlayError('unsupported', 'This browser has no Media Source Extensions', { retry: Retry.NEVER, fallback: true });
-  }
-
-  #setConnection(connection) {
-    if (this.#closed || this.connection === connection) return;
-    this.connection = connection;
-    this.dispatchEvent(new Event('connection'));
-  }
-
-  #fail(error) {
-    if (!this.#closed) this.dispatchEvent(new CustomEvent('failed', { detail: error }));
   }
 }
