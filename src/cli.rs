@@ -1,8 +1,9 @@
-//! The command line: `serve` (default), `check`, `schema`, `probe`, `healthcheck`.
+//! The command line: `serve` (default), `check`, `schema`, `probe`, `healthcheck`, `camera`.
 //!
 //! Exit codes: 0 done or stopped by a signal; 1 it failed (port taken, camera not playable, server not healthy);
 //! 2 the command line or the configuration is wrong.
 
+mod camera;
 mod check;
 mod healthcheck;
 mod probe;
@@ -84,6 +85,9 @@ enum Command {
     Schema,
     /// Ask a running server whether it answers: exit code 0 or 1, for containers
     Healthcheck(HealthcheckArgs),
+    /// Serve synthetic cameras over RTSP, to rehearse with many of them
+    #[command(after_long_help = camera::EXAMPLES)]
+    Camera(camera::CameraArgs),
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +154,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
+        Some(Command::Camera(args)) => camera::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

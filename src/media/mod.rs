@@ -11,6 +11,7 @@ pub mod mp4;
 pub mod nal;
 pub mod packet;
 pub mod rtp;
+pub mod stamp;
 pub mod track;
 
 pub use clock::StreamTime;

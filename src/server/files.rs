@@ -8,7 +8,7 @@ const SHARE_OF_STRANGERS: (usize, usize) = (3, 4);
 
 /// Raises the process's limit of open files as far as it may, and gives back what it is now. `None` where the system
 /// does not tell or has none.
-pub(super) fn raise_limit() -> Option<u64> {
+pub fn raise_limit() -> Option<u64> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -4,7 +4,7 @@
 
 pub mod auth;
 mod bind;
-mod files;
+pub mod files;
 mod http;
 mod listener;
 mod rate;

@@ -29,6 +29,19 @@ pub struct Unit {
     pub track: usize,
     /// Never empty. Their `rtp_time` counts from the clip's beginning.
     pub packets: Vec<Packet>,
+    /// Which of them is to be replaced by a fresh time stamp whenever it is sent.
+    pub stamp: Option<usize>,
+}
+
+/// One track of a file with its frames.
+#[derive(Debug)]
+pub struct Media {
+    /// What the frames are.
+    pub track: Track,
+    /// In the order of their times, which count from the clip's beginning.
+    pub frames: Vec<Frame>,
+    /// When the first frame comes again.
+    pub period: Duration,
 }
 
 impl Clip {
@@ -37,36 +50,27 @@ impl Clip {
     /// # Errors
     /// What is missing or not supported.
     pub fn read(file: &[u8]) -> Result<Clip, String> {
-        let moov = find_moov(file)?;
+        Clip::of(Media::read_all(file)?)
+    }
+
+    /// Packetizes the frames of all tracks.
+    ///
+    /// # Errors
+    /// A frame is malformed, or there is none.
+    pub fn of(media: Vec<Media>) -> Result<Clip, String> {
         let (mut tracks, mut units, mut period) = (Vec::new(), Vec::new(), Duration::ZERO);
-        for trak in &moov.trak {
-            let table = &trak.mdia.minf.stbl;
-            let track = describe(table)?;
+        for Media { track, frames, period: length } in media {
             let index = tracks.len();
-            let number = u8::try_from(index).map_err(|_| "too many tracks")?;
             let mut packetizer = Packetizer::new(&track, MAX_PAYLOAD);
-            let mut ticks = 0;
-            for sample in samples(table)? {
-                let rtp_time = rescale(ticks, track.clock_rate, trak.mdia.mdhd.timescale)?;
-                let at = Duration::from_nanos(rescale(rtp_time, 1_000_000_000, track.clock_rate)?);
-                let data = file.get(sample.start..sample.end).ok_or("a sample lies outside the file")?;
-                let frame = Frame {
-                    track: number,
-                    rtp_time,
-                    time: StreamTime(at),
-                    keyframe: sample.is_keyframe && track.codec == Codec::H264,
-                    data: Bytes::copy_from_slice(data),
-                };
+            for frame in &frames {
                 let mut packets = Vec::new();
-                packetizer.packetize(&frame, &mut packets);
+                packetizer.packetize(frame, &mut packets);
                 if packets.is_empty() {
                     return Err(format!("a sample of the {} track is malformed", track.codec));
                 }
-                units.push(Unit { at, track: index, packets });
-                ticks += u64::from(sample.duration);
+                units.push(Unit { at: frame.time.0, track: index, packets, stamp: None });
             }
-            period =
-                period.max(Duration::from_nanos(rescale(ticks, 1_000_000_000, trak.mdia.mdhd.timescale)?));
+            period = period.max(length);
             tracks.push(track);
         }
         if units.is_empty() || period.is_zero() {
@@ -74,6 +78,38 @@ impl Clip {
         }
         units.sort_by_key(|unit| unit.at);
         Ok(Clip { tracks, units, period })
+    }
+}
+
+impl Media {
+    /// The tracks of an MP4 file with H.264 and Opus.
+    ///
+    /// # Errors
+    /// What is missing or not supported.
+    pub fn read_all(file: &[u8]) -> Result<Vec<Media>, String> {
+        let mut all = Vec::new();
+        for (index, trak) in find_moov(file)?.trak.iter().enumerate() {
+            let table = &trak.mdia.minf.stbl;
+            let track = describe(table)?;
+            let number = u8::try_from(index).map_err(|_| "too many tracks")?;
+            let (mut frames, mut ticks) = (Vec::new(), 0);
+            for sample in samples(table)? {
+                let rtp_time = rescale(ticks, track.clock_rate, trak.mdia.mdhd.timescale)?;
+                let at = Duration::from_nanos(rescale(rtp_time, 1_000_000_000, track.clock_rate)?);
+                let data = file.get(sample.start..sample.end).ok_or("a sample lies outside the file")?;
+                frames.push(Frame {
+                    track: number,
+                    rtp_time,
+                    time: StreamTime(at),
+                    keyframe: sample.is_keyframe && track.codec == Codec::H264,
+                    data: Bytes::copy_from_slice(data),
+                });
+                ticks += u64::from(sample.duration);
+            }
+            let period = Duration::from_nanos(rescale(ticks, 1_000_000_000, trak.mdia.mdhd.timescale)?);
+            all.push(Media { track, frames, period });
+        }
+        Ok(all)
     }
 }
 

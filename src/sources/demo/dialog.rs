@@ -1,6 +1,7 @@
 //! The server's half of an RTSP conversation (RFC 2326 §10): requests in, answers out. No I/O.
 
 use super::clip::Clip;
+use super::lineup::Lineup;
 use super::playback::{Channels, Playback, payload_type};
 use crate::rtsp::message::Draft;
 use crate::rtsp::{Request, Transport, sdp};
@@ -13,7 +14,9 @@ const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN";
 
 /// One client's session.
 pub struct Dialog {
-    clip: Arc<Clip>,
+    lineup: Arc<Lineup>,
+    /// The camera that was set up.
+    camera: usize,
     session: String,
     channels: Vec<Option<Channels>>,
     /// Set by PLAY.
@@ -24,10 +27,10 @@ pub struct Dialog {
 
 impl Dialog {
     /// A conversation in which nothing was said.
-    pub fn new(clip: Arc<Clip>) -> Dialog {
-        let channels = vec![None; clip.tracks.len()];
+    pub fn new(lineup: Arc<Lineup>) -> Dialog {
+        let channels = vec![None; lineup.clip.tracks.len()];
         let session = format!("{:08x}", rand::random::<u32>());
-        Dialog { clip, session, channels, playback: None, is_over: false }
+        Dialog { lineup, camera: 0, session, channels, playback: None, is_over: false }
     }
 
     /// The answer to a request. PLAY begins to play now.
@@ -53,16 +56,20 @@ impl Dialog {
         match request.method.as_str() {
             "OPTIONS" => Ok(answer.with("Public", METHODS)),
             "DESCRIBE" => {
-                path(&request.uri).filter(|path| *path == "/demo").ok_or(404_u16)?;
+                let named = path(&request.uri).and_then(|path| self.lineup.find(path));
+                named.filter(|(_, rest)| rest.is_empty()).ok_or(404_u16)?;
                 let base = format!("{}/", request.uri.trim_end_matches('/'));
                 let mut answer = answer.with("Content-Base", &base);
-                answer.set_body("application/sdp", describe(&self.clip));
+                answer.set_body("application/sdp", describe(&self.lineup.clip));
                 Ok(answer)
             }
             "SETUP" => {
-                let track = path(&request.uri).and_then(|path| path.strip_prefix("/demo/track"));
-                let track = track.and_then(|number| number.parse::<usize>().ok()).ok_or(404_u16)?;
+                let named = path(&request.uri).and_then(|path| self.lineup.find(path));
+                let (camera, rest) = named.ok_or(404_u16)?;
+                let track = rest.strip_prefix("/track").and_then(|number| number.parse::<usize>().ok());
+                let track = track.ok_or(404_u16)?;
                 let slot = self.channels.get_mut(track).ok_or(404_u16)?;
+                self.camera = camera;
                 if self.playback.is_some() {
                     return Err(455);
                 }
@@ -78,10 +85,10 @@ impl Dialog {
                 if self.channels.iter().all(Option::is_none) {
                     return Err(455);
                 }
-                let clip = &self.clip;
+                let (clip, running) = (&self.lineup.clip, self.lineup.running(self.camera, now));
                 let playback = self
                     .playback
-                    .get_or_insert_with(|| Playback::start(clip.clone(), &self.channels, now, wall));
+                    .get_or_insert_with(|| Playback::start(clip.clone(), &self.channels, running, now, wall));
                 let info: Vec<_> = playback
                     .rtp_info()
                     .map(|(track, seq, rtptime)| format!("url=track{track};seq={seq};rtptime={rtptime}"))
@@ -135,7 +142,7 @@ mod tests {
     use crate::sources::rtsp::sdp::Sdp;
 
     fn dialog() -> Dialog {
-        Dialog::new(Arc::new(Clip::read(CLIP).expect("reads")))
+        Dialog::new(Arc::new(Lineup::demo(Clip::read(CLIP).expect("reads"))))
     }
 
     fn ask(dialog: &mut Dialog, request: &str) -> String {

@@ -2,12 +2,15 @@
 //! May use `media`, `graph`, what `rtsp` knows of the wire, and the `rtsp` source.
 //! Must never take a short cut: what the demo shows has gone the whole way that a camera's media goes.
 
+pub mod cameras;
 mod clip;
 mod dialog;
+mod lineup;
 mod playback;
 mod server;
 
 use self::clip::Clip;
+use self::lineup::Lineup;
 use crate::graph::{BoxFuture, Source, SourceError, SourceWriter};
 use crate::sources::rtsp::RtspSource;
 use std::net::Ipv4Addr;
@@ -53,7 +56,7 @@ impl DemoSource {
         let camera = RtspSource::open(&rtsp_url(port, &self.options)).map_err(unusable)?;
         tokio::select! {
             ended = camera.run(out) => ended,
-            () = server::serve(listener, Arc::new(clip)) => Ok(()),
+            () = server::serve(listener, Arc::new(Lineup::demo(clip))) => Ok(()),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! One client's playing of the clip: which bytes are due when. Pure code: the clocks are handed in.
 
 use super::clip::Clip;
+use super::lineup::Running;
 use crate::media::rtp::header::{
     Header, SenderReport, ntp_timestamp, write_description, write_sender_report,
 };
+use crate::media::stamp;
 use crate::rtsp::framing::interleave;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -34,6 +36,8 @@ pub struct Playback {
     /// Index of the next unit.
     next: usize,
     next_report: Duration,
+    /// When the camera falls silent.
+    until: Option<Instant>,
 }
 
 /// One track's RTP stream.
@@ -56,8 +60,15 @@ pub fn payload_type(track: usize) -> u8 {
 }
 
 impl Playback {
-    /// Begins with the clip's first unit, now. `channels` has one entry for each track.
-    pub fn start(clip: Arc<Clip>, channels: &[Option<Channels>], now: Instant, wall: SystemTime) -> Playback {
+    /// Begins where the camera is: at the clip's first unit, if it runs since now. `channels` has one entry for each
+    /// track.
+    pub fn start(
+        clip: Arc<Clip>,
+        channels: &[Option<Channels>],
+        running: Running,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Playback {
         let outgoing = |track: usize, channels: Channels| Outgoing {
             channels,
             payload_type: payload_type(track),
@@ -70,17 +81,28 @@ impl Playback {
         };
         let tracks =
             channels.iter().enumerate().map(|(n, channels)| channels.map(|c| outgoing(n, c))).collect();
+        let ran = now.saturating_duration_since(running.since);
+        let turns = ran.as_nanos().checked_div(clip.period.as_nanos()).unwrap_or_default() as u32;
+        let within = ran.saturating_sub(clip.period.saturating_mul(turns));
+        let next = clip.units.partition_point(|unit| unit.at < within);
+        let (turns, next) = if next < clip.units.len() { (turns, next) } else { (turns + 1, 0) };
+        let started_wall = wall.checked_sub(ran).unwrap_or(wall);
+        let (started, until) = (running.since, running.until);
         let next_report = Duration::ZERO;
-        Playback { clip, tracks, started: now, started_wall: wall, turns: 0, next: 0, next_report }
+        let mut playback = Playback { clip, tracks, started, started_wall, turns, next, next_report, until };
+        playback.next_report = playback.position();
+        playback
     }
 
-    /// When the next unit is to be sent: counted from the start, so that late wake-ups don't add up.
-    pub fn due(&self) -> Instant {
-        self.started + self.position()
+    /// When the next unit is to be sent: counted from the start, so that late wake-ups don't add up. `None`: never.
+    pub fn due(&self) -> Option<Instant> {
+        let due = self.started + self.position();
+        self.until.is_none_or(|until| due < until).then_some(due)
     }
 
-    /// Appends what is due next: an access unit's packets, and the sender reports when it is time for them.
-    pub fn write_next(&mut self, out: &mut Vec<u8>) {
+    /// Appends what is due next: an access unit's packets, and the sender reports when it is time for them. `now` is
+    /// what is stamped into frames.
+    pub fn write_next(&mut self, now: SystemTime, out: &mut Vec<u8>) {
         let position = self.position();
         if position >= self.next_report {
             self.next_report += REPORT_EVERY;
@@ -90,7 +112,7 @@ impl Playback {
         if let Some(Some(track)) = self.tracks.get_mut(unit.track) {
             // Whole turns in ticks, so that nothing is lost by rounding however long it plays.
             let turns = ticks(self.clip.period, track.clock_rate).wrapping_mul(self.turns);
-            for packet in &unit.packets {
+            for (index, packet) in unit.packets.iter().enumerate() {
                 let header = Header {
                     payload_type: track.payload_type,
                     sequence: track.sequence,
@@ -100,7 +122,11 @@ impl Playback {
                 };
                 interleave(track.channels.rtp, out, |out| {
                     header.write(out);
-                    out.extend_from_slice(&packet.payload);
+                    if unit.stamp == Some(index) {
+                        out.extend_from_slice(&stamp::sei(now));
+                    } else {
+                        out.extend_from_slice(&packet.payload);
+                    }
                 });
                 track.sequence = track.sequence.wrapping_add(1);
                 track.packets = track.packets.wrapping_add(1);
@@ -114,10 +140,13 @@ impl Playback {
         }
     }
 
-    /// Each played track's number, next sequence number and first timestamp, for `RTP-Info` (RFC 2326 §12.33).
+    /// Each played track's number, next sequence number and timestamp, for `RTP-Info` (RFC 2326 §12.33).
     pub fn rtp_info(&self) -> impl Iterator<Item = (usize, u16, u32)> {
+        let at = self.position();
         let played = self.tracks.iter().enumerate().filter_map(|(n, track)| Some((n, track.as_ref()?)));
-        played.map(|(n, track)| (n, track.sequence, track.first_timestamp))
+        played.map(move |(n, track)| {
+            (n, track.sequence, track.first_timestamp.wrapping_add(ticks(at, track.clock_rate)))
+        })
     }
 
     fn position(&self) -> Duration {
@@ -155,15 +184,19 @@ mod tests {
     const CHANNELS: [Option<Channels>; 2] =
         [Some(Channels { rtp: 0, rtcp: 1 }), Some(Channels { rtp: 6, rtcp: 7 })];
 
+    fn wall() -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(500)
+    }
+
     /// What comes in the given time: channel and packet, with the time it is due after the start.
     fn play(channels: &[Option<Channels>], length: Duration) -> Vec<(Duration, u8, Vec<u8>)> {
         let now = Instant::now();
         let clip = Arc::new(Clip::read(CLIP).expect("reads"));
-        let mut playback = Playback::start(clip, channels, now, UNIX_EPOCH + Duration::from_millis(500));
+        let mut playback = Playback::start(clip, channels, Running::since(now), now, wall());
         let mut packets = Vec::new();
-        while playback.due() < now + length {
-            let (due, mut bytes) = (playback.due() - now, Vec::new());
-            playback.write_next(&mut bytes);
+        while let Some(due) = playback.due().filter(|due| *due < now + length) {
+            let (due, mut bytes) = (due - now, Vec::new());
+            playback.write_next(wall(), &mut bytes);
             let mut rest = bytes.as_slice();
             while let [b'$', channel, high, low, after @ ..] = rest {
                 let (packet, more) = after.split_at(usize::from(u16::from_be_bytes([*high, *low])));

@@ -1,7 +1,8 @@
-//! A small RTSP server on loopback that plays the clip to each client from its beginning, round and round.
+//! A small RTSP server that plays the clip to its clients, round and round.
 
-use super::clip::Clip;
 use super::dialog::Dialog;
+use super::lineup::Lineup;
+use super::playback::Playback;
 use crate::rtsp::{Framer, Incoming, Limits};
 use std::io;
 use std::sync::Arc;
@@ -11,8 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Most clients at a time; further ones are closed at once. Streamgate itself is one.
-const MAX_CLIENTS: usize = 8;
 /// How long a client may take to ask for something before it plays.
 const IDLE: Duration = Duration::from_secs(20);
 /// How long a client may take to read what it is sent.
@@ -21,15 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BREATHER: Duration = Duration::from_millis(100);
 
 /// Serves until it is dropped, which closes all connections.
-pub async fn serve(listener: TcpListener, clip: Arc<Clip>) {
+pub async fn serve(listener: TcpListener, lineup: Arc<Lineup>) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) if clients.len() < MAX_CLIENTS => {
-                    let clip = clip.clone();
+                Ok((stream, peer)) if clients.len() < lineup.max_clients => {
+                    let lineup = lineup.clone();
                     clients.spawn(async move {
-                        if let Err(error) = converse(stream, clip).await {
+                        if let Err(error) = converse(stream, lineup).await {
                             tracing::debug!(%peer, "a client of the demo camera is gone: {error}");
                         }
                     });
@@ -46,14 +45,14 @@ pub async fn serve(listener: TcpListener, clip: Arc<Clip>) {
 }
 
 /// One client, until it leaves or doesn't keep its deadlines.
-async fn converse(mut stream: TcpStream, clip: Arc<Clip>) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, lineup: Arc<Lineup>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut dialog = Dialog::new(clip);
+    let mut dialog = Dialog::new(lineup);
     let mut framer = Framer::new(Limits::SERVER);
     let mut out = Vec::new();
     let mut patient_until = Instant::now() + IDLE;
     loop {
-        let wake = dialog.playback.as_ref().map_or(patient_until, |playback| playback.due());
+        let wake = dialog.playback.as_ref().map_or(Some(patient_until), Playback::due);
         tokio::select! {
             ready = stream.readable() => {
                 ready?;
@@ -74,12 +73,12 @@ async fn converse(mut stream: TcpStream, clip: Arc<Clip>) -> io::Result<()> {
                     }
                 }
             }
-            () = sleep_until(wake) => {
+            () = sleep_until(wake.unwrap_or(patient_until)), if wake.is_some() => {
                 let Some(playback) = &mut dialog.playback else {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "it asked for nothing"));
                 };
                 out.clear();
-                playback.write_next(&mut out);
+                playback.write_next(SystemTime::now(), &mut out);
                 send(&mut stream, &out).await?;
             }
         }

@@ -15,7 +15,7 @@ async fn camera() -> (u16, tokio::task::JoinSet<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let mut server = tokio::task::JoinSet::new();
-    server.spawn(server::serve(listener, Arc::new(Clip::read(CLIP).expect("reads"))));
+    server.spawn(server::serve(listener, Arc::new(Lineup::demo(Clip::read(CLIP).expect("reads")))));
     (port, server)
 }
 
