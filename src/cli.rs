@@ -1,8 +1,9 @@
-//! The command line: `serve` (default), `check`, `schema`, `probe`, `healthcheck`, `camera`.
+//! The command line: `serve` (default), `check`, `schema`, `probe`, `healthcheck`, `camera`, `bench`.
 //!
 //! Exit codes: 0 done or stopped by a signal; 1 it failed (port taken, camera not playable, server not healthy);
 //! 2 the command line or the configuration is wrong.
 
+mod bench;
 mod camera;
 mod check;
 mod healthcheck;
@@ -88,6 +89,9 @@ enum Command {
     /// Serve synthetic cameras over RTSP, to rehearse with many of them
     #[command(after_long_help = camera::EXAMPLES)]
     Camera(camera::CameraArgs),
+    /// Load a server of your own with many viewers and measure it
+    #[command(after_long_help = bench::EXAMPLES)]
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -155,6 +159,7 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
         Some(Command::Camera(args)) => camera::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
