@@ -16,7 +16,7 @@ HLS_JS := www/assets/vendor/hls.mjs
 
 say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
 
-.PHONY: help run test lint bench fuzz fmt audit setup format-check clippy rust-tests browser-tests short-fuzz instructions hls-js
+.PHONY: help run test lint bench bench-fanout bench-table fuzz fmt audit setup format-check clippy rust-tests browser-tests short-fuzz instructions hls-js
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ fmt: ## Format the code
 
 bench: ## Micro-benchmarks
 	cargo bench --locked
+
+bench-fanout: ## 200 viewers of one camera on a release build: CPU, memory, the floor
+	@cargo build --release --locked
+	@tools/performance.py fanout
+
+bench-table: ## All rows of docs/performance.md on a release build, some six minutes
+	@cargo build --release --locked
+	@tools/performance.py
 
 fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); FUZZ_TARGETS='a b' picks some
 	$(call say,Fuzzing for $(FUZZ_SECONDS) s a target)
