@@ -24,11 +24,15 @@ struct Cameras {
 impl Cameras {
     fn start(args: &[&str]) -> Cameras {
         let mut command = tool(&["camera", "--listen", "127.0.0.1:0"]);
-        let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("the binary can be run");
+        let child = command.args(args).stdout(Stdio::piped()).spawn().expect("the binary can be run");
+        let mut cameras = Cameras { child, base: String::new() };
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("text");
-        let url = line.split(' ').nth(1).and_then(|url| url.strip_suffix("/cam1")).expect("serving URL");
-        Cameras { child, base: url.to_owned() }
+        let stdout = cameras.child.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("text");
+        // `serving rtsp://127.0.0.1:PORT/cam1…`
+        let url = line.split(' ').nth(1).and_then(|url| url.split_once("/cam1")).expect(&line);
+        cameras.base = url.0.to_owned();
+        cameras
     }
 
     fn url(&self, number: usize) -> String {
