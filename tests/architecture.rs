@@ -31,6 +31,19 @@ fn dependencies_follow_the_arrows() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// A route by `routes!` brings its description; what has none is named here.
+#[test]
+fn every_route_of_the_api_is_described() {
+    for (path, text) in rust_files("src/api") {
+        let undescribed = text.lines().filter(|line| line.contains(".route(")).filter(|line| {
+            let is_preflight = line.contains("options(preflight)");
+            // An OpenAPI path can't have a wildcard.
+            !is_preflight && !line.contains("{*path}")
+        });
+        assert_eq!(undescribed.collect::<Vec<_>>(), Vec::<&str>::new(), "{path}");
+    }
+}
+
 #[test]
 fn nothing_is_unsafe() {
     let root = fs::read_to_string(in_checkout("src/lib.rs")).expect("src/lib.rs");

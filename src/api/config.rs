@@ -1,25 +1,27 @@
 //! `/api/config`: the configuration as its YAML text, replaced and merged, in effect at once and on disk before the answer.
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::live::{Fault, Live, Report};
 use super::request::{media_type, text_header};
 use super::{Api, blocking};
 use crate::config::{ConfigError, masked};
 use crate::telemetry::mask;
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, routing::get};
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/api/config", get(read).post(replace).patch(merge))
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(read, replace, merge))
 }
 
 /// An answer that is no [`ApiError`] because it has a place.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Misconfigured {
     error: &'static str,
     detail: String,
@@ -46,6 +48,12 @@ fn misconfigured(status: StatusCode, error: &'static str, hint: &'static str, wh
     (status, Json(body)).into_response()
 }
 
+/// The configuration's YAML text, secrets as `***`
+#[utoipa::path(get, path = "/api/config", tag = "configuration",
+    responses((status = 200, body = String, content_type = "application/yaml", description = "The text in effect",
+        headers(
+            ("ETag" = String, description = "For `If-Match`"),
+            ("Streamgate-Note" = String, description = "Why the file is not in effect")))))]
 async fn read(State(api): State<Arc<Api>>) -> Response {
     let (text, refused) = match blocking(move || api.live.text()).await {
         Ok(read) => read,
@@ -102,6 +110,19 @@ fn answer(outcome: Result<Report, Fault>) -> Response {
     }
 }
 
+/// Replaces the configuration; saved and in effect before the answer
+#[utoipa::path(post, path = "/api/config", tag = "configuration",
+    params(("If-Match" = Option<String>, Header, description = "Refused if the text is not the one of that `ETag` any more")),
+    request_body(content = String, content_type = "application/yaml"),
+    responses(
+        (status = 200, body = Report, description = "Saved and in effect"),
+        (status = 400, description = "The body can't be read", body = ErrorBody),
+        (status = 409, description = "The file on disk is broken or can't be changed that way", body = Misconfigured),
+        (status = 412, description = "`If-Match` names another version", body = ErrorBody),
+        (status = 413, description = "Over 1 MiB", body = ErrorBody),
+        (status = 422, description = "Invalid; nothing was changed", body = Misconfigured),
+        (status = 500, description = "It can't be saved", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn replace(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     let text = api.configurations.read_text(&headers, body).await?;
     let if_match = if_match(&headers);
@@ -109,6 +130,20 @@ async fn replace(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) ->
     Ok(answer(outcome))
 }
 
+/// Merges into the configuration (RFC 7396): `null` takes a key out
+#[utoipa::path(patch, path = "/api/config", tag = "configuration",
+    params(("If-Match" = Option<String>, Header, description = "Refused if the text is not the one of that `ETag` any more")),
+    request_body(content((String = "application/yaml"), (serde_json::Value = "application/json"),
+        (serde_json::Value = "application/merge-patch+json"))),
+    responses(
+        (status = 200, body = Report, description = "Saved and in effect"),
+        (status = 400, description = "The body can't be read", body = ErrorBody),
+        (status = 409, description = "The file on disk is broken or can't be changed that way", body = Misconfigured),
+        (status = 412, description = "`If-Match` names another version", body = ErrorBody),
+        (status = 413, description = "Over 1 MiB", body = ErrorBody),
+        (status = 422, description = "Invalid; nothing was changed", body = Misconfigured),
+        (status = 500, description = "It can't be saved", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn merge(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     let body = api.configurations.read(&headers, body).await?;
     let patch = match media_type(&headers).as_str() {

@@ -7,12 +7,20 @@ use std::time::Duration;
 
 const KEYS: &str = "sources, on_demand, linger, audio";
 
-/// What a body asks for. What is `None` was not said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a body asks for. What is not there was not said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, utoipa::ToSchema)]
 pub struct Edit {
+    /// Source URLs, best first; a single one may be a text.
+    #[schema(value_type = OneOrMore, required = false)]
     sources: Option<Vec<String>>,
+    /// `false` keeps the source running without viewers. Default `true`.
+    #[schema(nullable = false)]
     on_demand: Option<bool>,
+    /// How long an on-demand source runs on after the last viewer, e.g. `10s`.
+    #[schema(value_type = String, required = false, example = "10s")]
     linger: Option<Duration>,
+    /// `false` leaves the sound out. Default `true`.
+    #[schema(nullable = false)]
     audio: Option<bool>,
 }
 
@@ -80,6 +88,15 @@ impl Edit {
             audio: self.audio.unwrap_or(old.audio),
         }
     }
+}
+
+/// A text, or a list of up to 16.
+#[derive(utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "described only")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
 }
 
 /// 400 for a name that no stream may have.

@@ -19,11 +19,15 @@ pub struct ApiError {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// The body of every error.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct ErrorBody<'a> {
+    /// What was wrong.
     error: &'a str,
+    /// With what.
     #[serde(skip_serializing_if = "str::is_empty")]
     detail: &'a str,
+    /// What to do about it.
     #[serde(skip_serializing_if = "str::is_empty")]
     hint: &'a str,
 }
@@ -90,7 +94,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let [error, detail, hint] = [&self.error, &self.detail, &self.hint].map(|text| shortened(mask(text)));
         let mut response =
-            (self.status, Json(Body { error: &error, detail: &detail, hint: &hint })).into_response();
+            (self.status, Json(ErrorBody { error: &error, detail: &detail, hint: &hint })).into_response();
         for (name, value) in self.headers {
             response.headers_mut().append(name, value);
         }

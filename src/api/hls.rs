@@ -1,34 +1,41 @@
 //! HLS and LL-HLS over HTTP: playlists, init segments, segments and parts.
 
 use super::Api;
-use super::error::{ApiError, connect_error, method_not_allowed};
+use super::error::{ApiError, ErrorBody, connect_error, method_not_allowed};
+use super::openapi::{self, StreamName};
 use super::request::{Name, Query, decode_path, text_header};
 use crate::consumers::hls::query::Reload;
 use crate::consumers::hls::{Content, Hls, HlsError, Text};
 use crate::graph::Wants;
 use crate::media::{Codec, Kind};
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::options;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 const EXAMPLE: &str = "GET /api/stream.m3u8?src=front";
 /// What a path segment may have as it is (RFC 3986 §2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/api/stream.m3u8", get(by_query).options(preflight))
-        .route("/hls/{name}/index.m3u8", get(by_path).options(preflight))
-        .route("/hls/{name}/{prefix}/{file}", get(file).options(preflight))
-        .method_not_allowed_fallback(async |method, uri| {
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(by_query))
+        .routes(routes!(by_path))
+        .routes(routes!(file))
+        .route("/api/stream.m3u8", options(preflight))
+        .route("/hls/{name}/index.m3u8", options(preflight))
+        .route("/hls/{name}/{prefix}/{file}", options(preflight));
+    openapi::map_router(routes, |router| {
+        router.method_not_allowed_fallback(async |method, uri| {
             open(method_not_allowed(method, uri).await.into_response())
         })
+    })
 }
 
 /// Players on any site may watch, as with WHEP.
@@ -47,7 +54,19 @@ async fn preflight() -> Response {
     open((StatusCode::NO_CONTENT, headers).into_response())
 }
 
-/// `GET /api/stream.m3u8?src=NAME[&video=h264][&audio=aac]`.
+/// The multivariant playlist of a stream; starts the camera
+#[utoipa::path(get, path = "/api/stream.m3u8", tag = "hls",
+    params(
+        ("src" = String, Query, description = "The stream's name"),
+        ("video" = Option<String>, Query, description = "Only these codecs, e.g. `h264`; empty leaves video out"),
+        ("audio" = Option<String>, Query, description = "Only these codecs, e.g. `aac,opus`; empty leaves sound out")),
+    responses(
+        (status = 200, body = String, content_type = "application/vnd.apple.mpegurl", description = "The multivariant playlist"),
+        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 422, description = "No codec that MP4 can carry", body = ErrorBody),
+        (status = 502, description = "The camera can't be reached, refused or failed", body = ErrorBody),
+        (status = 503, description = "As many streams as allowed", body = ErrorBody),
+        (status = 504, description = "The camera did not answer in time", body = ErrorBody)))]
 async fn by_query(State(api): State<Arc<Api>>, query: Query, headers: HeaderMap) -> Response {
     let answer = async {
         let name = query.require("src", EXAMPLE)?;
@@ -57,7 +76,19 @@ async fn by_query(State(api): State<Arc<Api>>, query: Query, headers: HeaderMap)
     open(answer.await.into_response())
 }
 
-/// `GET /hls/NAME/index.m3u8[?video=h264][&audio=aac]`.
+/// The multivariant playlist of a stream; starts the camera
+#[utoipa::path(get, path = "/hls/{name}/index.m3u8", tag = "hls",
+    params(
+        StreamName,
+        ("video" = Option<String>, Query, description = "Only these codecs, e.g. `h264`; empty leaves video out"),
+        ("audio" = Option<String>, Query, description = "Only these codecs, e.g. `aac,opus`; empty leaves sound out")),
+    responses(
+        (status = 200, body = String, content_type = "application/vnd.apple.mpegurl", description = "The multivariant playlist"),
+        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 422, description = "No codec that MP4 can carry", body = ErrorBody),
+        (status = 502, description = "The camera can't be reached, refused or failed", body = ErrorBody),
+        (status = 503, description = "As many streams as allowed", body = ErrorBody),
+        (status = 504, description = "The camera did not answer in time", body = ErrorBody)))]
 async fn by_path(
     State(api): State<Arc<Api>>,
     Name(name): Name,
@@ -80,8 +111,28 @@ async fn multivariant(
     Ok(playlist(&text, takes_gzip(headers)))
 }
 
-/// `GET /hls/NAME/PREFIX/FILE`: a media playlist, an init segment, a segment or a part. What each viewer asks for several
-/// times a second: nothing is copied out of the request but what is needed, and it is gone while the answer is waited for.
+/// A media playlist, an init segment, a segment or a part
+///
+/// Players find these by the multivariant playlist. A playlist with `_HLS_msn`, and a part that the playlist hints at,
+/// are answered when they are there (blocking reload).
+#[utoipa::path(get, path = "/hls/{name}/{prefix}/{file}", tag = "hls",
+    params(
+        StreamName,
+        ("prefix" = String, Path, description = "Names the session, random"),
+        ("file" = String, Path, description = "`index.m3u8`, `init0.mp4`, `seg12.mp4`, `part12.3.mp4`"),
+        ("_HLS_msn" = Option<u64>, Query, description = "Wait for this segment"),
+        ("_HLS_part" = Option<u64>, Query, description = "Wait for this part of it"),
+        ("_HLS_skip" = Option<String>, Query, description = "`YES`: a delta update")),
+    responses(
+        (status = 200, description = "The file", content(
+            (String = "application/vnd.apple.mpegurl"), (Vec<u8> = "video/mp4"))),
+        (status = 206, description = "The range of a media file", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 400, description = "Too far ahead, or no number", body = ErrorBody),
+        (status = 404, description = "Over: load the multivariant playlist again", body = ErrorBody),
+        (status = 416, description = "The range is beyond the file's end", body = ErrorBody),
+        (status = 503, description = "As many waiting requests as allowed, or nothing came in time", body = ErrorBody)))]
+// What each viewer asks for several times a second: nothing is copied out of the request but what is needed, and it is
+// gone while the answer is waited for.
 async fn file(State(api): State<Arc<Api>>, request: Request) -> Response {
     let gzip = takes_gzip(request.headers());
     let range = text_header(request.headers(), &header::RANGE).to_owned();

@@ -2,18 +2,20 @@
 
 use super::Api;
 use crate::config::IceServer;
+use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderValue;
-use axum::{Json, Router, routing::get};
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/api/ice", get(ice_servers))
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(ice_servers))
 }
 
 /// What `new RTCPeerConnection({iceServers})` takes.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct IceServerView {
     urls: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -22,11 +24,14 @@ struct IceServerView {
     credential: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct IceServersView {
     ice_servers: Vec<IceServerView>,
 }
 
+/// ICE servers for players
+#[utoipa::path(get, path = "/api/ice", tag = "webrtc",
+    responses((status = 200, body = IceServersView, description = "For `new RTCPeerConnection({iceServers})`")))]
 async fn ice_servers(State(api): State<Arc<Api>>) -> Json<IceServersView> {
     let view = |server: &IceServer| IceServerView {
         urls: server.urls.clone(),

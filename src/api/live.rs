@@ -64,7 +64,7 @@ struct Wanted {
 }
 
 /// What a change of the configuration did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Report {
     /// Streams that are new.
     pub created: Vec<String>,

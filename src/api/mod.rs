@@ -9,6 +9,7 @@ mod health;
 mod hls;
 mod ice;
 pub mod live;
+mod openapi;
 mod pages;
 pub mod request;
 mod schemes;
@@ -22,12 +23,13 @@ pub use status::Info;
 use crate::consumers::hls::Hls;
 use crate::consumers::webrtc::WebRtc;
 use crate::graph::Registry;
-use axum::Router;
 use axum::http::{HeaderValue, header};
+use axum::{Extension, Router};
 use std::sync::Arc;
 use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_axum::router::OpenApiRouter;
 
 /// Body bytes at most, wherever a body is taken. The offers of browsers have some 10 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -69,9 +71,10 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// All paths of the API and the pages.
+/// All paths of the API and the pages. A path and its description are one declaration (`#[utoipa::path]` on the handler,
+/// `routes!` in its file), so that what is served is what `/api/openapi.json` says.
 pub fn router(api: Arc<Api>) -> Router {
-    Router::new()
+    let (router, document) = OpenApiRouter::with_openapi(openapi::document())
         .merge(streams::routes())
         .merge(webrtc::routes())
         .merge(hls::routes())
@@ -81,6 +84,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(ice::routes())
         .merge(schemes::routes())
         .merge(pages::routes())
+        .merge(openapi::routes())
+        .split_for_parts();
+    router
         .method_not_allowed_fallback(error::method_not_allowed)
         .fallback(error::unknown_path)
         .layer(CatchPanicLayer::custom(error::panicked))
@@ -88,5 +94,6 @@ pub fn router(api: Arc<Api>) -> Router {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ))
+        .layer(Extension(openapi::Rendered::new(document, &api.info)))
         .with_state(api)
 }

@@ -2,14 +2,16 @@
 
 use super::Api;
 use super::error::{ApiError, unknown_path};
+use super::openapi::StreamName;
 use super::request::text_header;
-use axum::Router;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use rust_embed::{EmbeddedFile, RustEmbed};
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 #[derive(RustEmbed)]
 #[folder = "www"]
@@ -19,14 +21,34 @@ struct Www;
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
     media-src 'self' blob:; img-src 'self' data:; object-src 'none'; base-uri 'none'";
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/", get(|headers: HeaderMap| async move { page("index.html", &headers) }))
-        .route(
-            "/stream/player/{name}",
-            get(|headers: HeaderMap| async move { page("player.html", &headers) }),
-        )
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(home))
+        .routes(routes!(player))
+        .routes(routes!(api_docs))
+        // An OpenAPI path can't have a wildcard.
         .route("/assets/{*path}", get(asset))
+}
+
+/// The start page
+#[utoipa::path(get, path = "/", tag = "pages",
+    responses((status = 200, body = String, content_type = "text/html", description = "The page")))]
+async fn home(headers: HeaderMap) -> Response {
+    page("index.html", &headers)
+}
+
+/// A stream's player in the whole window
+#[utoipa::path(get, path = "/stream/player/{name}", tag = "pages", params(StreamName),
+    responses((status = 200, body = String, content_type = "text/html", description = "The page, whether there is such a stream or not")))]
+async fn player(headers: HeaderMap) -> Response {
+    page("player.html", &headers)
+}
+
+/// This description as a page
+#[utoipa::path(get, path = "/api/docs", tag = "pages",
+    responses((status = 200, body = String, content_type = "text/html", description = "The page")))]
+async fn api_docs(headers: HeaderMap) -> Response {
+    page("docs.html", &headers)
 }
 
 fn page(path: &str, headers: &HeaderMap) -> Response {

@@ -2,12 +2,14 @@
 
 use super::Api;
 use super::request::text_header;
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
-use axum::{Json, Router, routing::get};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The go2rtc API level that is spoken here. Home Assistant's client checks it.
 const GO2RTC_VERSION: &str = "1.9.14";
@@ -29,8 +31,8 @@ pub struct Info {
     pub started: Instant,
 }
 
-#[derive(Serialize)]
-struct View {
+#[derive(Serialize, utoipa::ToSchema)]
+struct Application {
     config_path: String,
     host: String,
     revision: &'static str,
@@ -43,29 +45,34 @@ struct View {
 }
 
 /// go2rtc's section.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Rtsp {
     listen: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Server {
     name: &'static str,
     version: &'static str,
     revision: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Listener {
     address: String,
     protocols: Vec<&'static str>,
 }
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/api", get(status))
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(status))
 }
 
-async fn status(State(api): State<Arc<Api>>, headers: HeaderMap, uri: Uri) -> Json<View> {
+/// Which program this is, and where it listens
+///
+/// `version` is the level of go2rtc's API that is spoken; `server` is this program.
+#[utoipa::path(get, path = "/api", tag = "application",
+    responses((status = 200, body = Application, description = "This program")))]
+async fn status(State(api): State<Arc<Api>>, headers: HeaderMap, uri: Uri) -> Json<Application> {
     let info = &api.info;
     // HTTP/2 has the host in the URI.
     let host = uri.authority().map_or_else(|| text_header(&headers, &header::HOST), |host| host.as_str());
@@ -81,7 +88,7 @@ async fn status(State(api): State<Arc<Api>>, headers: HeaderMap, uri: Uri) -> Js
     if info.rtsp_listen != info.listen {
         listeners.push(Listener { address: info.rtsp_listen.clone(), protocols: vec!["rtsp"] });
     }
-    Json(View {
+    Json(Application {
         config_path: info.config_path.clone(),
         host: host.to_owned(),
         revision: info.revision,

@@ -1,8 +1,9 @@
 //! `/api/streams`: list, look at, probe, create, change and delete streams.
 
 use super::edit::{Edit, check_name};
-use super::error::{ApiError, connect_error};
+use super::error::{ApiError, ErrorBody, connect_error};
 use super::live::Saved;
+use super::openapi::StreamName;
 use super::request::{Bodies, Name, Query, media_type};
 use super::views::{self, StreamView};
 use super::{Api, blocking};
@@ -10,23 +11,44 @@ use crate::config::StreamConfig;
 use crate::graph::registry::MAX_STREAMS;
 use crate::graph::{Change, Producer, Stream, Wants};
 use crate::media::{Codec, Kind};
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, routing::get};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    let by_query = get(list_or_one).put(put_query).patch(patch_query).delete(delete_query);
-    let by_path = get(one).put(put_json).patch(patch_json).delete(delete_path);
-    Router::new().route("/api/streams", by_query).route("/api/streams/{name}", by_path)
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(list_or_one, put_query, patch_query, delete_query)).routes(routes!(
+        one,
+        put_json,
+        patch_json,
+        delete_path
+    ))
 }
 
 fn find(api: &Api, name: &str) -> Result<Arc<Stream>, ApiError> {
     api.registry.get(name).ok_or_else(|| ApiError::unknown_stream(name))
 }
 
+/// All streams, or the one that `src` names
+///
+/// With `video` or `audio` the camera is dialled now if it is not running, and the stream is shown then: a probe, which
+/// only this machine may ask for.
+#[utoipa::path(get, path = "/api/streams", tag = "streams",
+    params(
+        ("src" = Option<String>, Query, description = "A stream's name; without it all are listed"),
+        ("video" = Option<String>, Query, description = "Dial now and want video: empty for any codec, or a list such as `h264,hevc`"),
+        ("audio" = Option<String>, Query, description = "The same for sound, e.g. `opus,pcma`")),
+    responses(
+        (status = 200, description = "By name; with `src`, that one stream itself", body = Listed),
+        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 422, description = "The stream has no such codec", body = ErrorBody),
+        (status = 502, description = "The camera can't be reached, refused or failed", body = ErrorBody),
+        (status = 504, description = "The camera did not answer in time", body = ErrorBody)))]
 async fn list_or_one(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     if !query.has("src") {
         return Ok(Json(views::streams(&api.registry.list())).into_response());
@@ -53,6 +75,11 @@ fn wanted(query: &Query, kind: Kind) -> Result<Vec<Codec>, ApiError> {
     Ok(wanted)
 }
 
+/// One stream
+#[utoipa::path(get, path = "/api/streams/{name}", tag = "streams", params(StreamName),
+    responses(
+        (status = 200, body = StreamView, description = "As it is now"),
+        (status = 404, description = "Unknown stream", body = ErrorBody)))]
 async fn one(State(api): State<Arc<Api>>, Name(name): Name) -> Result<Json<StreamView>, ApiError> {
     Ok(Json(views::stream(&*find(&api, &name)?)))
 }
@@ -69,6 +96,19 @@ fn check_parameters(query: &Query) -> Result<(), ApiError> {
 
 const PUT_EXAMPLE: &str = "PUT /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream1";
 
+/// Creates or replaces a stream; saved before the answer
+///
+/// Percent-encode the source: `&` is `%26`, `#` is `%23`.
+#[utoipa::path(put, path = "/api/streams", tag = "streams",
+    params(
+        ("name" = String, Query, description = "The stream's name"),
+        ("src" = Vec<String>, Query, description = "A source URL; given up to 16 times, best first")),
+    responses(
+        (status = 200, body = StreamView, description = "The stream", headers(("Streamgate-Note" = String, description = "What was not saved, or has no effect"))),
+        (status = 400, description = "A name or source that can't be one", body = ErrorBody),
+        (status = 409, description = "The file is broken or can't be changed that way", body = ErrorBody),
+        (status = 500, description = "The change can't be saved", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     check_parameters(&query)?;
     let name = query.require("name", PUT_EXAMPLE)?.to_owned();
@@ -77,6 +117,14 @@ async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response
     Ok(changed.answer(StatusCode::OK))
 }
 
+/// Gives a stream other sources, in memory only, as in go2rtc; creates it if it is not there
+#[utoipa::path(patch, path = "/api/streams", tag = "streams",
+    params(
+        ("name" = String, Query, description = "The stream's name"),
+        ("src" = Vec<String>, Query, description = "A source URL; given up to 16 times, best first")),
+    responses(
+        (status = 200, body = StreamView, description = "The stream", headers(("Streamgate-Note" = String, description = "What was not saved, or has no effect"))),
+        (status = 400, description = "A name or source that can't be one", body = ErrorBody)))]
 async fn patch_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     const EXAMPLE: &str = "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2";
     check_parameters(&query)?;
@@ -90,6 +138,17 @@ async fn patch_query(State(api): State<Arc<Api>>, query: Query) -> Result<Respon
     Ok(changed.await?.answer(StatusCode::OK))
 }
 
+/// Creates or replaces a stream; saved before the answer
+#[utoipa::path(put, path = "/api/streams/{name}", tag = "streams", params(StreamName),
+    request_body(content((Edit = "application/json"), (Edit = "application/merge-patch+json"))),
+    responses(
+        (status = 200, body = StreamView, description = "Replaced", headers(("Streamgate-Note" = String, description = "What was not saved, or has no effect"))),
+        (status = 201, body = StreamView, description = "Created", headers(("Streamgate-Note" = String, description = "What was not saved, or has no effect"))),
+        (status = 400, description = "A name, key or source that can't be one", body = ErrorBody),
+        (status = 415, description = "The body is no JSON by its Content-Type", body = ErrorBody),
+        (status = 409, description = "The file is broken or can't be changed that way", body = ErrorBody),
+        (status = 500, description = "The change can't be saved", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn put_json(
     State(api): State<Arc<Api>>,
     Name(name): Name,
@@ -102,6 +161,17 @@ async fn put_json(
     Ok(changed.answer(status))
 }
 
+/// Changes what is given of a stream; saved before the answer
+#[utoipa::path(patch, path = "/api/streams/{name}", tag = "streams", params(StreamName),
+    request_body(content((Edit = "application/json"), (Edit = "application/merge-patch+json"))),
+    responses(
+        (status = 200, body = StreamView, description = "The stream", headers(("Streamgate-Note" = String, description = "What was not saved, or has no effect"))),
+        (status = 400, description = "A key or source that can't be one", body = ErrorBody),
+        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 415, description = "The body is no JSON by its Content-Type", body = ErrorBody),
+        (status = 409, description = "The file is broken or can't be changed that way", body = ErrorBody),
+        (status = 500, description = "The change can't be saved", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn patch_json(
     State(api): State<Arc<Api>>,
     Name(name): Name,
@@ -126,6 +196,21 @@ async fn read_edit(bodies: &Bodies, headers: &HeaderMap, body: Body) -> Result<E
             .detail(format!("Content-Type is {other:?}"))
             .hint("send Content-Type: application/json")),
     }
+}
+
+/// What `GET /api/streams` shows: all streams by name, or one.
+#[derive(utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "described only")]
+enum Listed {
+    All(BTreeMap<String, StreamView>),
+    One(Box<StreamView>),
+}
+
+#[derive(serde::Serialize, utoipa::ToSchema)]
+struct Deleted {
+    /// The stream's name.
+    deleted: String,
 }
 
 /// Whether a change is written into the configuration's file.
@@ -192,11 +277,28 @@ async fn change(
     .await?
 }
 
+/// Ends a stream and takes it out of the file
+#[utoipa::path(delete, path = "/api/streams", tag = "streams",
+    params(("src" = String, Query, description = "The stream's name")),
+    responses(
+        (status = 200, body = Deleted, description = "Gone, its viewers and its connection too", headers(("Streamgate-Note" = String, description = "What was not saved, or has no effect"))),
+        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 409, description = "The file is broken or can't be changed that way", body = ErrorBody),
+        (status = 500, description = "The change can't be saved", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn delete_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     let name = query.require("src", "DELETE /api/streams?src=front")?.to_owned();
     delete(api, name).await
 }
 
+/// Ends a stream and takes it out of the file
+#[utoipa::path(delete, path = "/api/streams/{name}", tag = "streams", params(StreamName),
+    responses(
+        (status = 200, body = Deleted, description = "Gone, its viewers and its connection too", headers(("Streamgate-Note" = String, description = "What was not saved, or has no effect"))),
+        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 409, description = "The file is broken or can't be changed that way", body = ErrorBody),
+        (status = 500, description = "The change can't be saved", body = ErrorBody),
+        (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn delete_path(State(api): State<Arc<Api>>, Name(name): Name) -> Result<Response, ApiError> {
     delete(api, name).await
 }
@@ -205,7 +307,7 @@ async fn delete(api: Arc<Api>, name: String) -> Result<Response, ApiError> {
     blocking(move || {
         let saved = api.live.remove_stream(&name)?.ok_or_else(|| ApiError::unknown_stream(&name))?;
         tracing::info!(stream = name, ?saved, "stream deleted by the API");
-        Ok(noted(Json(serde_json::json!({"deleted": name})).into_response(), &saved, Vec::new()))
+        Ok(noted(Json(Deleted { deleted: name }).into_response(), &saved, Vec::new()))
     })
     .await?
 }

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 pub type StreamsView = BTreeMap<String, StreamView>;
 
 /// One stream. What is not known is `null`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct StreamView {
     producers: Vec<ProducerView>,
     consumers: Vec<ConsumerView>,
     /// Of the source that is furthest on its way; the following three too.
     state: &'static str,
+    #[schema(required)]
     last_error: Option<String>,
     retries: u32,
     /// When the state was entered, RFC 3339.
@@ -27,21 +28,28 @@ pub struct StreamView {
     audio: bool,
     linger: String,
     viewers: usize,
+    #[schema(required)]
     video_codec: Option<&'static str>,
+    #[schema(required)]
     audio_codec: Option<&'static str>,
     /// Pixels.
+    #[schema(required)]
     width: Option<u32>,
+    #[schema(required)]
     height: Option<u32>,
     /// Pictures a second, as they come in; `null` unless live.
+    #[schema(required)]
     fps: Option<f64>,
     /// Bits a second, all sources together; `null` unless live.
+    #[schema(required)]
     bitrate: Option<u64>,
     /// Pictures from one keyframe to the next.
+    #[schema(required)]
     gop: Option<u32>,
 }
 
 /// One source.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct ProducerView {
     /// Its place in the configuration, from 1.
     id: usize,
@@ -58,6 +66,7 @@ struct ProducerView {
     medias: Vec<String>,
     receivers: Vec<TrackView>,
     state: &'static str,
+    #[schema(required)]
     last_error: Option<String>,
     retries: u32,
     since: String,
@@ -68,7 +77,7 @@ struct ProducerView {
 }
 
 /// A track of a source or of a viewer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct TrackView {
     /// From 1, in the order of the source's description.
     id: usize,
@@ -76,7 +85,7 @@ struct TrackView {
 }
 
 /// A codec in ffprobe's words.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct CodecView {
     /// `h264`, `hevc`, `aac` …
     pub codec_name: &'static str,
@@ -118,7 +127,7 @@ impl fmt::Display for CodecView {
 }
 
 /// One viewer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct ConsumerView {
     id: u64,
     format_name: &'static str,
@@ -136,6 +145,7 @@ struct ConsumerView {
     /// Seconds since it came.
     age: u64,
     /// Milliseconds; `null` until measured.
+    #[schema(required)]
     rtt: Option<f64>,
     /// Share of packets lost on the way, 0 to 1.
     loss: f64,

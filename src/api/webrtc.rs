@@ -1,17 +1,17 @@
 //! WebRTC over HTTP: WHEP (draft-ietf-wish-whep, which shares RFC 9725's session rules), and the three other forms of
 //! `POST /api/webrtc` that go2rtc's clients use: JSON, form and raw.
 
-use super::error::{ApiError, method_not_allowed};
+use super::error::{ApiError, ErrorBody, method_not_allowed};
+use super::openapi::{self, StreamName};
 use super::request::{Name, Query, media_type, text_header};
 use super::{Api, ice};
 use crate::consumers::webrtc::{Answer, Client, OfferError, TrickleError, Trickled};
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{patch, post};
-use axum::{Json, Router};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -19,6 +19,16 @@ use serde::Deserialize;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "described only")]
+struct SessionName {
+    /// From the answer's `Location`.
+    session: String,
+}
 
 const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -37,13 +47,15 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/api/webrtc", post(post_any).options(endpoint_options))
-        .route("/whep/{name}", post(post_whep).options(endpoint_options))
-        .route("/api/webrtc/{session}", patch(trickle).delete(end).options(session_options))
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(allow_any_origin))
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(post_any, endpoint_options))
+        .routes(routes!(post_whep, whep_options))
+        .routes(routes!(trickle, end, session_options));
+    // The refusal of a method is for any origin to read, too.
+    openapi::map_router(routes, |router| {
+        router.method_not_allowed_fallback(method_not_allowed).layer(middleware::from_fn(allow_any_origin))
+    })
 }
 
 /// Players on any site may watch; credentials are never sent along, so a site gets no further than its visitor's network.
@@ -68,19 +80,58 @@ fn preflight(methods: &'static str) -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
+/// CORS preflight
+#[utoipa::path(options, path = "/api/webrtc", tag = "webrtc", responses((status = 204, description = "What is allowed")))]
 async fn endpoint_options() -> Response {
+    offers_preflight()
+}
+
+/// CORS preflight
+#[utoipa::path(options, path = "/whep/{name}", tag = "webrtc", params(StreamName),
+    responses((status = 204, description = "What is allowed")))]
+async fn whep_options() -> Response {
+    offers_preflight()
+}
+
+fn offers_preflight() -> Response {
     let mut response = preflight("POST, OPTIONS");
     response.headers_mut().insert(ACCEPT_POST, HeaderValue::from_static(SDP));
     response
 }
 
+/// CORS preflight
+#[utoipa::path(options, path = "/api/webrtc/{session}", tag = "webrtc", params(SessionName),
+    responses((status = 204, description = "What is allowed")))]
 async fn session_options() -> Response {
     let mut response = preflight("PATCH, DELETE, OPTIONS");
     response.headers_mut().insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
     response
 }
 
-/// `POST /api/webrtc?src=N`: the media type tells which of the four forms it is.
+/// Watches a stream: an offer is answered
+///
+/// The media type of the body tells which of four forms it is: WHEP (201), JSON, `data=` of a form with the offer in
+/// base64, or the bare SDP under any other type (all 200).
+#[utoipa::path(post, path = "/api/webrtc", tag = "webrtc",
+    params(("src" = String, Query, description = "The stream's name")),
+    request_body(description = "What `RTCPeerConnection.createOffer()` gives", content(
+        (String = "application/sdp"), (SessionDescription = "application/json"),
+        (String = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 200, description = "The answer, in the form of the offer", content(
+            (SessionDescription = "application/json"), (String = "application/sdp"), (String = "text/plain"))),
+        (status = 201, body = String, content_type = "application/sdp", description = "The answer (WHEP)", headers(
+            ("Location" = String, description = "The session: PATCH and DELETE go there"),
+            ("ETag" = String, description = "Names the ICE session"),
+            ("Link" = String, description = "ICE servers (RFC 9725 §4.6)"),
+            ("Streamgate-Note" = String, description = "What the viewer does not get, such as AAC sound"))),
+        (status = 400, description = "The offer can't be read", body = ErrorBody),
+        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 422, description = "B-frames, or no codec in common: use the fallback", body = ErrorBody),
+        (status = 501, description = "Publishing (`dst`) is not possible yet", body = ErrorBody),
+        (status = 502, description = "The camera can't be reached, refused or failed", body = ErrorBody),
+        (status = 503, description = "As many viewers as allowed", body = ErrorBody),
+        (status = 504, description = "The camera did not answer in time", body = ErrorBody)))]
 async fn post_any(
     State(api): State<Arc<Api>>,
     ConnectInfo(remote): ConnectInfo<SocketAddr>,
@@ -112,6 +163,22 @@ async fn post_any(
     }
 }
 
+/// Watches a stream by WHEP
+#[utoipa::path(post, path = "/whep/{name}", tag = "webrtc", params(StreamName),
+    request_body(content = String, content_type = "application/sdp"),
+    responses(
+        (status = 201, body = String, content_type = "application/sdp", description = "The answer", headers(
+            ("Location" = String, description = "The session: PATCH and DELETE go there"),
+            ("ETag" = String, description = "Names the ICE session"),
+            ("Link" = String, description = "ICE servers (RFC 9725 §4.6)"),
+            ("Streamgate-Note" = String, description = "What the viewer does not get, such as AAC sound"))),
+        (status = 400, description = "The offer can't be read", body = ErrorBody),
+        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 415, description = "Offers are sent as `application/sdp`", body = ErrorBody),
+        (status = 422, description = "B-frames, or no codec in common: use the fallback", body = ErrorBody),
+        (status = 502, description = "The camera can't be reached, refused or failed", body = ErrorBody),
+        (status = 503, description = "As many viewers as allowed", body = ErrorBody),
+        (status = 504, description = "The camera did not answer in time", body = ErrorBody)))]
 async fn post_whep(
     State(api): State<Arc<Api>>,
     ConnectInfo(remote): ConnectInfo<SocketAddr>,
@@ -196,8 +263,10 @@ fn offer_error(name: &str, error: &OfferError) -> ApiError {
     }
 }
 
-#[derive(Deserialize)]
-struct JsonOffer {
+/// An offer or an answer, as `RTCSessionDescription` has it.
+#[derive(Deserialize, utoipa::ToSchema)]
+struct SessionDescription {
+    /// `offer` or `answer`.
     r#type: Option<String>,
     sdp: String,
 }
@@ -206,7 +275,7 @@ fn sdp_of_json(body: &str) -> Result<String, ApiError> {
     let bad = |why: String| {
         ApiError::bad_request("bad JSON offer").detail(why).hint(r#"{"type": "offer", "sdp": "v=0…"}"#)
     };
-    let offer: JsonOffer = serde_json::from_str(body).map_err(|error| bad(error.to_string()))?;
+    let offer: SessionDescription = serde_json::from_str(body).map_err(|error| bad(error.to_string()))?;
     match offer.r#type.as_deref() {
         None | Some("offer") => Ok(offer.sdp),
         Some(other) => Err(bad(format!("type is {other:?}, not \"offer\""))),
@@ -228,7 +297,19 @@ fn sdp_of_form(body: &str) -> Result<String, ApiError> {
     String::from_utf8(sdp).map_err(|_| bad("\"data\" is no UTF-8 text"))
 }
 
-/// RFC 9725 §4.3: candidates, or new credentials that restart ICE.
+/// Trickles candidates or restarts ICE (RFC 9725 §4.3)
+#[utoipa::path(patch, path = "/api/webrtc/{session}", tag = "webrtc",
+    params(SessionName, ("If-Match" = String, Header, description = "The session's `ETag`, or `*` to restart ICE")),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag"),
+    responses(
+        (status = 200, body = String, content_type = "application/trickle-ice-sdpfrag", description = "ICE restarted",
+            headers(("ETag" = String, description = "Names the new ICE session"))),
+        (status = 204, description = "Candidates taken"),
+        (status = 400, description = "The fragment can't be read", body = ErrorBody),
+        (status = 404, description = "Unknown session", body = ErrorBody),
+        (status = 412, description = "Another ICE session", body = ErrorBody),
+        (status = 415, description = "Another media type is needed", body = ErrorBody),
+        (status = 428, description = "`If-Match` is missing", body = ErrorBody)))]
 async fn trickle(
     State(api): State<Arc<Api>>,
     Name(session): Name,
@@ -263,6 +344,11 @@ async fn trickle(
     }
 }
 
+/// Ends the viewer at once
+#[utoipa::path(delete, path = "/api/webrtc/{session}", tag = "webrtc", params(SessionName),
+    responses(
+        (status = 200, description = "Ended"),
+        (status = 404, description = "Unknown session", body = ErrorBody)))]
 async fn end(State(api): State<Arc<Api>>, Name(session): Name) -> Result<StatusCode, ApiError> {
     if api.webrtc.close(&session) { Ok(StatusCode::OK) } else { Err(unknown_session()) }
 }
