@@ -84,7 +84,7 @@ pub struct Pacing {
 
 impl Default for Pacing {
     fn default() -> Self {
-        Pacing { burst: 64_000, rate: 50_000_000 }
+        Pacing { burst: 32_000, rate: 50_000_000 }
     }
 }
 
@@ -410,7 +410,7 @@ pub fn parse_amount(text: &str, least: u64, most: u64) -> Result<u64, String> {
     match amount {
         Some(amount) if (least..=most).contains(&amount) => Ok(amount),
         Some(_) => Err(format!("{text:?} is out of bounds: expected {least} to {most}")),
-        None => Err(format!("{text:?} is no amount: expected a whole number, e.g. 64k or 50M")),
+        None => Err(format!("{text:?} is no amount: expected a whole number, e.g. 32k or 50M")),
     }
 }
 

@@ -36,7 +36,7 @@ pub fn schema() -> Value {
     });
     let amount = |description: &str, default: &str| json!({"type": ["string", "integer", "null"], "default": default, "description": description});
     let pacing = section::<Pacing>(|key| match key {
-        "burst" => amount("bytes that a viewer is sent at once, e.g. 64k", "64k"),
+        "burst" => amount("bytes that a viewer is sent at once, e.g. 32k", "32k"),
         _ => amount("bits a second after that, e.g. 50M", "50M"),
     });
     let ice_server = section::<IceServer>(|key| match key {

@@ -80,7 +80,7 @@ impl Section for Pacing {
             "burst" => (&mut self.burst, usual.burst, 1_500, 10_000_000),
             _ => (&mut self.rate, usual.rate, 1_000_000, 10_000_000_000),
         };
-        let amount = entry.read("a whole number, e.g. 64k or 50M", |text| parse_amount(text, least, most))?;
+        let amount = entry.read("a whole number, e.g. 32k or 50M", |text| parse_amount(text, least, most))?;
         *to = amount.unwrap_or(usual);
         Ok(())
     }
