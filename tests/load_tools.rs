@@ -85,10 +85,13 @@ fn webrtc_viewers_are_counted_and_checked() {
     let streamgate = Streamgate::with_streams(&[("front", &cameras.url(1))]);
     let pid = streamgate.pid.to_string();
     let url = streamgate.url("/api/webrtc?src=front");
-    let args = ["--viewers", "5", "--decrypt", "2", "--seconds", "3", "--pid", &pid, "--floor"];
+    let args =
+        ["--viewers", "6", "--decrypt", "2", "--stall", "1", "--seconds", "3", "--pid", &pid, "--floor"];
     let report = report(&url, &args);
     let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or(f64::NAN);
-    assert_eq!((number("/viewers/joined"), number("/viewers/failed")), (5.0, 0.0), "{report:#}");
+    assert_eq!((number("/viewers/joined"), number("/viewers/failed")), (6.0, 0.0), "{report:#}");
+    // Five of them read: the sixth has stopped before the figures begin.
+    assert_eq!(number("/viewers/stalled"), 1.0, "{report:#}");
     assert_eq!((number("/lost"), number("/viewers/ended_early")), (0.0, 0.0), "{report:#}");
     assert_eq!((number("/checked/broken"), number("/checked/late_starts")), (0.0, 0.0), "{report:#}");
     // Thirty pictures a second for each, give or take what a busy machine holds back.
@@ -96,7 +99,7 @@ fn webrtc_viewers_are_counted_and_checked() {
     assert!(number("/packets") > 5.0 * number("/frames"), "{report:#}");
     assert!(number("/checked/frames") > 2.0 * 60.0, "{report:#}");
     assert_eq!(number("/join_ms/first_keyframe/count"), 2.0, "{report:#}");
-    assert_eq!(number("/join_ms/first_media/count"), 5.0, "{report:#}");
+    assert_eq!(number("/join_ms/first_media/count"), 6.0, "{report:#}");
     assert!(number("/latency_ms/p50") < 5000.0 && number("/latency_ms/count") > 100.0, "{report:#}");
     assert!(number("/server/cpu_us_per_packet") > 0.0 && number("/server/rss_kb") > 1000.0, "{report:#}");
     assert!(number("/floor/cpu_us_per_packet") > 0.0 && number("/floor/ratio") > 0.0, "{report:#}");
@@ -120,11 +123,13 @@ fn hls_viewers_fetch_parts_at_the_live_edge() {
 fn what_can_not_be_done_is_refused_with_a_reason() {
     let streamgate = Streamgate::start(&[]);
     let unknown = streamgate.url("/api/webrtc?src=nobody");
-    let cases: [(&str, &[&str], i32, &str); 6] = [
+    let cases: [(&str, &[&str], i32, &str); 8] = [
         ("https://127.0.0.1/api/webrtc?src=a", &[], 2, "https is not supported"),
         ("front", &[], 2, "e.g. http://127.0.0.1:1984"),
         ("http://127.0.0.1:9/x", &["--pid", "4294967295"], 2, "no such process"),
         ("http://127.0.0.1:9/x.m3u8", &["--floor"], 2, "--floor is about WebRTC"),
+        ("http://127.0.0.1:9/x.m3u8", &["--stall", "1"], 2, "--stall is about WebRTC"),
+        ("http://127.0.0.1:9/x", &["--viewers", "3", "--stall", "3"], 2, "--stall leaves nobody"),
         ("http://127.0.0.1:9/x", &[], 1, "127.0.0.1:9: "),
         (&unknown, &["--viewers", "1"], 1, "no viewer joined: HTTP 404"),
     ];

@@ -15,7 +15,7 @@ mod webrtc;
 
 use self::process::Process;
 use self::report::Report;
-use self::shared::{Shared, Totals};
+use self::shared::{Role, Shared, Totals};
 use super::Failure;
 use super::serve::Signals;
 use crate::config::parse_duration;
@@ -77,6 +77,10 @@ pub(super) struct BenchArgs {
     /// So many of the viewers look into the media: they check frames and read time stamps
     #[arg(long, value_name = "K", default_value_t = 2)]
     decrypt: u32,
+    /// So many of the viewers stop reading once they have a picture, as a computer that was put to sleep; the figures are
+    /// those of the others (WebRTC only)
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    stall: u32,
     /// The server's process, on this machine: tells what it used of CPU and memory
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -92,6 +96,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let target = http::Target::parse(&args.url).map_err(Failure::misused)?;
     if args.floor && target.is_hls() {
         return Err(Failure::misused("--floor is about WebRTC: leave it out for an HLS playlist"));
+    }
+    if args.stall > 0 && target.is_hls() {
+        return Err(Failure::misused("--stall is about WebRTC: leave it out for an HLS playlist"));
+    }
+    if args.stall >= args.viewers {
+        return Err(Failure::misused("--stall leaves nobody who reads: it must be less than --viewers"));
     }
     let server = args.pid.map(Process::find).transpose().map_err(Failure::misused)?;
     raise_limit();
@@ -190,8 +200,13 @@ async fn measure(
         }
         tokio::select! {
             () = tokio::time::sleep_until(start + due) => {
-                let (shared, looks_inside) = (shared.clone(), started < args.decrypt);
-                viewers.spawn(async move { shared.viewer(looks_inside).await });
+                let role = match started {
+                    first if first < args.decrypt.min(args.viewers - args.stall) => Role::LooksInside,
+                    last if last >= args.viewers - args.stall => Role::Stalls,
+                    _ => Role::Counts,
+                };
+                let shared = shared.clone();
+                viewers.spawn(async move { shared.viewer(role).await });
                 started += 1;
             }
             _ = ticks.tick() => progress(args, shared, "joining"),

@@ -45,6 +45,8 @@ pub struct Viewers {
     pub joined: u64,
     pub failed: u64,
     pub ended_early: u64,
+    /// Of those that joined: they read nothing any more.
+    pub stalled: u32,
 }
 
 /// Since the first request.
@@ -123,6 +125,7 @@ impl Report {
                 joined: to.joined,
                 failed: to.failed,
                 ended_early: to.ended_early,
+                stalled: args.stall,
             },
             errors: shared.errors.lock().clone(),
             join_ms: Joins {
@@ -185,9 +188,14 @@ impl Report {
             // Writing to a string can't fail.
             let _ = writeln!(out, "{name:<28} {value}");
         };
-        let Viewers { asked, joined, failed, ended_early } = self.viewers;
+        let Viewers { asked, joined, failed, ended_early, stalled } = self.viewers;
         row("url", self.url.clone());
-        row("viewers", format!("{joined} of {asked} joined, {failed} failed, {ended_early} ended early"));
+        let mut viewers = format!("{joined} of {asked} joined, {failed} failed, {ended_early} ended early");
+        if stalled > 0 {
+            // Writing to a string can't fail.
+            let _ = write!(viewers, ", {stalled} read nothing");
+        }
+        row("viewers", viewers);
         for (error, count) in &self.errors {
             row("", format!("{count} × {error}"));
         }

@@ -15,6 +15,17 @@ const MAX_LATENCIES: usize = 4_000_000;
 /// Most kinds of errors that are told apart.
 const MAX_ERRORS: usize = 16;
 
+/// What a viewer does with what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Counts it.
+    Counts,
+    /// Looks into it besides.
+    LooksInside,
+    /// Reads nothing any more once it has its first picture.
+    Stalls,
+}
+
 /// Counters of one run, as they are now.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Totals {
@@ -105,12 +116,12 @@ impl Shared {
     }
 
     /// One viewer, from its join to the run's end.
-    pub async fn viewer(self: &Arc<Self>, looks_inside: bool) {
+    pub async fn viewer(self: &Arc<Self>, role: Role) {
         let mut joined = false;
         let outcome = if self.target.is_hls() {
-            hls::watch(self, looks_inside, &mut joined).await
+            hls::watch(self, role == Role::LooksInside, &mut joined).await
         } else {
-            webrtc::watch(self, looks_inside, &mut joined).await
+            webrtc::watch(self, role, &mut joined).await
         };
         let Err(error) = outcome else { return };
         let counter = if joined { &self.counters.ended_early } else { &self.counters.failed };

@@ -3,7 +3,7 @@
 use super::check::Checker;
 use super::count::{Seen, Sequence};
 use super::http::Client;
-use super::shared::{Shared, micros};
+use super::shared::{Role, Shared, micros};
 use crate::media::Codec;
 use crate::media::rtp::header::is_rtcp;
 use hyper::Method;
@@ -68,7 +68,7 @@ impl Common {
 }
 
 /// Joins and watches until the run ends. `joined` is set with the first picture.
-pub async fn watch(shared: &Shared, looks_inside: bool, joined: &mut bool) -> Result<(), String> {
+pub async fn watch(shared: &Shared, role: Role, joined: &mut bool) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let socket = std::net::UdpSocket::bind((shared.webrtc.local, 0)).map_err(text)?;
     socket.set_nonblocking(true).map_err(text)?;
@@ -115,7 +115,8 @@ pub async fn watch(shared: &Shared, looks_inside: bool, joined: &mut bool) -> Re
         formats,
         has_video,
         sequences: BTreeMap::new(),
-        checker: looks_inside.then(Checker::default),
+        checker: (role == Role::LooksInside).then(Checker::default),
+        stalls: role == Role::Stalls,
         had_packet: false,
         had_frame: false,
         is_closed: false,
@@ -170,6 +171,7 @@ struct Viewer<'run> {
     /// By SSRC.
     sequences: BTreeMap<u32, Sequence>,
     checker: Option<Checker>,
+    stalls: bool,
     had_packet: bool,
     had_frame: bool,
     is_closed: bool,
@@ -191,6 +193,11 @@ impl Viewer<'_> {
             if self.had_frame && !*joined {
                 *joined = true;
                 self.shared.counters.joined.fetch_add(1, Relaxed);
+            }
+            if *joined && self.stalls {
+                // As a computer that was put to sleep: no reading, no answers, and the socket is there.
+                self.shared.stop.cancelled().await;
+                return Ok(());
             }
             let now = Instant::now();
             if !*joined && now >= give_up {
