@@ -236,6 +236,8 @@ def main():
     BIN = os.path.abspath(args.bin)
     if not os.access(BIN, os.X_OK):
         sys.exit(f"{args.bin} is not there: cargo build --release --locked")
+    # So that what was started ends also when this is told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     print(f"{'what':<62} {'measured':<24} target")
     for row in args.rows or ROWS:
         try:
