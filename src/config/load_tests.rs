@@ -36,7 +36,8 @@ fn every_key_arrives() {
         "api: {listen: '127.0.0.1:1', origin: '*', tls_cert: c.pem, tls_key: k.pem}\n\
          webrtc:\n  candidates: ['1.2.3.4:1984', 'stun:1984']\n  ice_servers:\n    - urls: stun:s:3478\n    \
          - {urls: ['turn:t:3478'], username: u, credential: 1234}\n  \
-         filters: {candidates: [], interfaces: [eth0], ips: ['10.0.0.1', '::1'], loopback: yes, networks: [udp4]}\n\
+         filters: {candidates: [], interfaces: [eth0], ips: ['10.0.0.1', '::1'], loopback: yes, networks: [udp4]}\n  \
+         pacing: {burst: 1500, rate: 25M}\n\
          hls: {part: 500ms, segment: 4s, window: 5, linger: 1m}\n\
          log: {level: warn, format: json, webrtc: trace, api: disabled}\n\
          streams:\n  b: rtsp://b\n  a: [rtsp://a1, rtsp://a2]\n  \
@@ -60,6 +61,7 @@ fn every_key_arrives() {
     assert_eq!(config.webrtc.filters.ips.map(|ips| ips.len()), Some(2));
     assert_eq!(config.webrtc.filters.loopback, Some(true));
     assert_eq!(config.webrtc.filters.networks, Some(vec!["udp4".to_owned()]));
+    assert_eq!((config.webrtc.pacing.burst, config.webrtc.pacing.rate), (1_500, 25_000_000));
     let hls = &config.hls;
     assert_eq!((hls.part, hls.segment), (Duration::from_millis(500), Duration::from_secs(4)));
     assert_eq!((hls.window, hls.linger, hls.target()), (5, Duration::from_secs(60), 6));
@@ -136,7 +138,7 @@ fn errors_have_place_key_and_expectation() {
         ("api:\n  listen: 1984\n", 2, 11, &["api.listen", "1984", ":1984"][..]),
         ("api:\n  lisen: ':1'\n", 2, 3, &["api", "lisen", "did you mean \"listen\""]),
         ("stream:\n  a: b\n", 1, 1, &["\"stream\"", "did you mean \"streams\""]),
-        ("nonsense: 1\n", 1, 1, &["nonsense", "expected one of api, webrtc, hls, streams, log"]),
+        ("nonsense: 1\n", 1, 1, &["nonsense", "expected one of api, webrtc, hls, rtsp, streams, log"]),
         ("streams:\n  a: rtsp://x\n  a: rtsp://y\n", 3, 3, &["\"a\"", "twice"]),
         ("streams:\n  a: []\n", 2, 6, &["streams.a", "no source"]),
         ("streams:\n  a: [[x]]\n", 2, 7, &["streams.a[0]", "sequence", "a source URL"]),
@@ -154,7 +156,7 @@ fn errors_have_place_key_and_expectation() {
         ("hls: {window: 2}\n", 1, 15, &["hls.window", "3 to 200"]),
         ("api: {password: x}\n", 1, 7, &["api.password", "restricts access"]),
         ("api: {\n", 2, 1, &["parsing"]),
-        ("- a\n", 1, 1, &["mapping", "api, webrtc, hls, streams, log"]),
+        ("- a\n", 1, 1, &["mapping", "api, webrtc, hls, rtsp, streams, log"]),
     ] {
         let error = refused(text);
         assert_eq!((error.line, error.column), (line, column), "{text}: {error}");
@@ -187,10 +189,10 @@ fn errors_never_show_a_source() {
 #[test]
 fn sections_of_go2rtc_that_do_nothing_here_warn_once_each() {
     let loaded = read(
-        "ffmpeg: {bin: x}\nrtsp: {listen: ':8554'}\napi: {base_path: /x}\nwebrtc: {listen: ':8555/tcp'}\n",
+        "ffmpeg: {bin: x}\nrtmp: {listen: ':1935'}\napi: {base_path: /x}\nwebrtc: {listen: ':8555/tcp'}\n",
     );
     let warnings = loaded.warnings.join("\n");
-    for part in ["ffmpeg ", "rtsp ", "api.base_path ", "webrtc.listen "] {
+    for part in ["ffmpeg ", "rtmp ", "api.base_path ", "webrtc.listen "] {
         assert_eq!(warnings.matches(part).count(), 1, "{warnings}");
     }
     assert_eq!(read("webrtc: {listen: ':1984'}\n").warnings, Vec::<String>::new());
