@@ -9,7 +9,7 @@ use crate::api::live::Live;
 use crate::api::{self, Api, Info};
 use crate::config::{self, Config, Overrides, Store};
 use crate::consumers::hls::{self, Hls};
-use crate::consumers::rtsp::{self, RtspServer};
+use crate::consumers::rtsp::{self, Publishing, RtspServer};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
 use crate::graph::{OpenSource, Registry};
 use crate::server::tls::TlsError;
@@ -83,6 +83,7 @@ pub struct App {
     webrtc: Arc<WebRtc>,
     hls: Arc<Hls>,
     rtsp: Arc<RtspServer>,
+    publishing: Arc<Publishing>,
     api: Arc<Api>,
     any_origin: Arc<AtomicBool>,
 }
@@ -126,21 +127,26 @@ impl App {
                 ..rtsp::Options::default()
             },
         );
+        let publishing = Publishing::new(registry.clone(), PATIENCE);
+        let publish = config.publish.clone();
         let any_origin = Arc::new(AtomicBool::new(config.api.any_origin));
         let running = Running {
             log,
             webrtc: webrtc.clone(),
             hls: hls.clone(),
             rtsp: rtsp.clone(),
+            publishing: publishing.clone(),
             any_origin: any_origin.clone(),
             certificate,
         };
         let live = Live::start(registry.clone(), open, Box::new(running), store, text, config, overrides)
             .map_err(|(name, why)| StartError::Stream { name, why })?;
+        publishing.configure(&publish);
         let api = Arc::new(Api {
             registry: registry.clone(),
             webrtc: webrtc.clone(),
             hls: hls.clone(),
+            publishing: publishing.clone(),
             info: Info {
                 version: VERSION,
                 revision: REVISION,
@@ -155,7 +161,7 @@ impl App {
             bodies: api::request::Bodies::new(api::MAX_BODY, api::MAX_BODIES),
             configurations: api::request::Bodies::new(config::MAX_FILE_BYTES, api::MAX_CONFIGURATIONS),
         });
-        Ok(App { server, registry, webrtc, hls, rtsp, api, any_origin })
+        Ok(App { server, registry, webrtc, hls, rtsp, publishing, api, any_origin })
     }
 
     /// Serves until `shutdown`, then ends everything within three seconds.
@@ -180,6 +186,7 @@ impl App {
                 self.webrtc.shutdown(),
                 self.hls.shutdown(),
                 self.rtsp.shutdown(),
+                self.publishing.shutdown(),
                 self.registry.shutdown()
             );
         };

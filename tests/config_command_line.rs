@@ -94,7 +94,7 @@ fn a_file_of_go2rtc_is_valid_and_each_thing_without_effect_is_named_once() {
         "log.output",
         "ngrok",
         "preload",
-        "publish",
+        "publish.cam",
         "rtsp.default_query",
         "srtp",
         "streams.cam[1]",

@@ -21,6 +21,7 @@ mod webrtc;
 pub use status::Info;
 
 use crate::consumers::hls::Hls;
+use crate::consumers::rtsp::Publishing;
 use crate::consumers::webrtc::WebRtc;
 use crate::graph::Registry;
 use axum::http::{HeaderValue, header};
@@ -46,6 +47,8 @@ pub struct Api {
     pub webrtc: Arc<WebRtc>,
     /// HLS viewers.
     pub hls: Arc<Hls>,
+    /// Streams that are published to other servers.
+    pub publishing: Arc<Publishing>,
     /// What `/api` tells of this process.
     pub info: Info,
     /// The URL schemes that sources can have.

@@ -7,13 +7,13 @@ use super::openapi::StreamName;
 use super::request::{Bodies, Name, Query, media_type};
 use super::views::{self, StreamView};
 use super::{Api, blocking};
-use crate::config::StreamConfig;
+use crate::config::{StreamConfig, check_source};
 use crate::graph::registry::MAX_STREAMS;
 use crate::graph::{Change, Producer, Stream, Wants};
 use crate::media::{Codec, Kind};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use std::collections::BTreeMap;
@@ -22,12 +22,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(list_or_one, put_query, patch_query, delete_query)).routes(routes!(
-        one,
-        put_json,
-        patch_json,
-        delete_path
-    ))
+    OpenApiRouter::new()
+        .routes(routes!(list_or_one, put_query, patch_query, publish, delete_query))
+        .routes(routes!(one, put_json, patch_json, delete_path))
+        .routes(routes!(end_consumer))
 }
 
 fn find(api: &Api, name: &str) -> Result<Arc<Stream>, ApiError> {
@@ -86,8 +84,8 @@ async fn one(State(api): State<Arc<Api>>, Name(name): Name) -> Result<Json<Strea
 
 /// Parameters of the query forms. A source's own `?a=1&b=2` that was not percent-encoded would be cut off at the
 /// `&` without a word.
-fn check_parameters(query: &Query) -> Result<(), ApiError> {
-    match query.unknown(&["name", "src"]) {
+fn check_parameters(query: &Query, known: &[&str]) -> Result<(), ApiError> {
+    match query.unknown(known) {
         None => Ok(()),
         Some(key) => Err(ApiError::bad_request(format!("unknown query parameter {key:?}"))
             .hint("if it belongs to the source URL, percent-encode that URL: & is %26, # is %23")),
@@ -110,7 +108,7 @@ const PUT_EXAMPLE: &str = "PUT /api/streams?name=front&src=rtsp%3A%2F%2F192.168.
         (status = 500, description = "The change can't be saved", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
-    check_parameters(&query)?;
+    check_parameters(&query, &["name", "src"])?;
     let name = query.require("name", PUT_EXAMPLE)?.to_owned();
     let config = Edit::sources(query.all("src"))?.create()?;
     let changed = change(api, name, SAVED, |_| Ok(config)).await?;
@@ -127,7 +125,7 @@ async fn put_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response
         (status = 400, description = "A name or source that can't be one", body = ErrorBody)))]
 async fn patch_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     const EXAMPLE: &str = "PATCH /api/streams?name=front&src=rtsp%3A%2F%2F192.168.1.10%2Fstream2";
-    check_parameters(&query)?;
+    check_parameters(&query, &["name", "src"])?;
     let name = query.require("name", EXAMPLE)?.to_owned();
     let edit = Edit::sources(query.all("src"))?;
     // As in go2rtc, a stream that is not there is made, and nothing is written down.
@@ -277,16 +275,82 @@ async fn change(
     .await?
 }
 
-/// Ends a stream and takes it out of the file
+const PUBLISH_EXAMPLE: &str = "POST /api/streams?src=front&dst=rtsp%3A%2F%2Fserver%2Fname";
+
+/// What was ended.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+struct Ended {
+    /// A stream that is not published there any more, or the id of a consumer.
+    ended: String,
+}
+
+/// Publishes a stream to another server by RTSP, until the program ends
+///
+/// Percent-encode the URL: `&` is `%26`, `#` is `%23`.
+#[utoipa::path(post, path = "/api/streams", tag = "streams",
+    params(
+        ("src" = String, Query, description = "The stream's name"),
+        ("dst" = String, Query, description = "Where to: rtsp://user:password@server/name")),
+    responses(
+        (status = 200, body = StreamView, description = "The stream; the server is one of its consumers"),
+        (status = 400, description = "Streams can't be published there", body = ErrorBody),
+        (status = 404, description = "Unknown stream", body = ErrorBody)))]
+async fn publish(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
+    check_parameters(&query, &["src", "dst"])?;
+    let name = query.require("src", PUBLISH_EXAMPLE)?;
+    let stream = find(&api, name)?;
+    let refused = |why: String| ApiError::bad_request("can't publish there").detail(why);
+    let target = query.require("dst", PUBLISH_EXAMPLE)?.trim();
+    check_source(target).map_err(refused)?;
+    api.publishing.start(name, target).map_err(refused)?;
+    Ok(Json(views::stream(&stream)).into_response())
+}
+
+/// Ends one consumer: a viewer, or a publication
+#[utoipa::path(delete, path = "/api/streams/{name}/consumers/{id}", tag = "streams",
+    params(
+        ("name" = String, Path, description = "The stream's name"),
+        ("id" = String, Path, description = "The consumer's id, as the stream shows it")),
+    responses(
+        (status = 200, body = Ended, description = "It was told to go"),
+        (status = 404, description = "Unknown stream or consumer", body = ErrorBody)))]
+async fn end_consumer(
+    State(api): State<Arc<Api>>,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<Json<Ended>, ApiError> {
+    let stream = find(&api, &name)?;
+    let is_ended = id.parse().is_ok_and(|id| stream.kick(id));
+    if !is_ended {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "no such consumer")
+            .detail(id)
+            .hint("GET /api/streams/{name} lists them by id"));
+    }
+    tracing::info!(stream = name, consumer = id, "consumer ended by the API");
+    Ok(Json(Ended { ended: id }))
+}
+
+/// Ends a stream and takes it out of the file; with `dst`, ends its publication there
 #[utoipa::path(delete, path = "/api/streams", tag = "streams",
-    params(("src" = String, Query, description = "The stream's name")),
+    params(
+        ("src" = String, Query, description = "The stream's name"),
+        ("dst" = Option<String>, Query, description = "Only its publication to this URL")),
     responses(
         (status = 200, body = Deleted, description = "Gone, its viewers and its connection too", headers(("Streamgate-Note" = String, description = "What was not saved, or has no effect"))),
-        (status = 404, description = "Unknown stream", body = ErrorBody),
+        (status = 404, description = "Unknown stream, or not published there", body = ErrorBody),
         (status = 409, description = "The file is broken or can't be changed that way", body = ErrorBody),
         (status = 500, description = "The change can't be saved", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody)))]
 async fn delete_query(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
+    if query.has("dst") {
+        let name = query.require("src", "DELETE /api/streams?src=front&dst=…")?;
+        let target = query.require("dst", PUBLISH_EXAMPLE)?.trim();
+        find(&api, name)?;
+        if !api.publishing.stop(name, target) {
+            return Err(ApiError::new(StatusCode::NOT_FOUND, "not published there")
+                .hint("GET /api/streams/{name} lists consumers; one can be ended by its id as well"));
+        }
+        return Ok(Json(Ended { ended: name.to_owned() }).into_response());
+    }
     let name = query.require("src", "DELETE /api/streams?src=front")?.to_owned();
     delete(api, name).await
 }

@@ -152,6 +152,13 @@ struct ConsumerView {
     /// What it does not get, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     left_out: Vec<String>,
+    /// Of a server that the stream is published to; the following two too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
 }
 
 /// What is shown of one source, looked at once so that everything fits together.
@@ -277,6 +284,7 @@ fn consumer_view(consumer: &Arc<Consumer>) -> ConsumerView {
     let info = consumer.info.lock().clone();
     let rtt_us = consumer.rtt_us.load(Relaxed);
     let senders = info.codecs.iter().enumerate();
+    let dialled = info.dialled.as_ref();
     ConsumerView {
         id: consumer.id,
         format_name: info.format_name,
@@ -298,6 +306,9 @@ fn consumer_view(consumer: &Arc<Consumer>) -> ConsumerView {
         rtt: (rtt_us > 0).then(|| f64::from(rtt_us / 100) / 10.0),
         loss: f64::from(consumer.loss_permille.load(Relaxed)) / 1000.0,
         left_out: info.left_out,
+        url: dialled.map(|dialled| dialled.url.clone()),
+        state: dialled.map(|dialled| dialled.state.as_str()),
+        last_error: dialled.and_then(|dialled| dialled.last_error.clone()),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::api::live::{Commit, Settings};
 use crate::config::{Config, ConfigError, LogFormat, Tls};
 use crate::consumers::hls::Hls;
-use crate::consumers::rtsp::RtspServer;
+use crate::consumers::rtsp::{Publishing, RtspServer};
 use crate::consumers::webrtc::WebRtc;
 use crate::server::tls::{self, Pem, TlsError};
 use crate::telemetry::log;
@@ -18,6 +18,7 @@ pub(super) struct Running {
     pub(super) webrtc: Arc<WebRtc>,
     pub(super) hls: Arc<Hls>,
     pub(super) rtsp: Arc<RtspServer>,
+    pub(super) publishing: Arc<Publishing>,
     pub(super) any_origin: Arc<AtomicBool>,
     pub(super) certificate: Arc<Certificate>,
 }
@@ -48,6 +49,10 @@ impl Settings for Running {
         if running.rtsp.login != wanted.rtsp.login {
             let (rtsp, login) = (self.rtsp.clone(), wanted.rtsp.login.clone());
             steps.push(Box::new(move || rtsp.set_login(login)));
+        }
+        if running.publish != wanted.publish {
+            let (publishing, publish) = (self.publishing.clone(), wanted.publish.clone());
+            steps.push(Box::new(move || publishing.configure(&publish)));
         }
         if running.log != wanted.log {
             let (log, wanted) = (self.log.clone(), wanted.log.clone());

@@ -1,6 +1,7 @@
 //! From a file or a text to the model.
 
 use super::model::{Config, ListenAddress, Login, Tls};
+use super::publish::Publish;
 use super::sections::{ApiReader, RtspReader, WebrtcReader};
 use super::seeds::{Context, Entry, Fill, Section};
 use super::streams::Streams;
@@ -217,7 +218,7 @@ impl Reader {
 
 impl Section for Reader {
     const PATH: &'static str = "";
-    const KEYS: &'static [&'static str] = &["api", "webrtc", "hls", "rtsp", "streams", "log"];
+    const KEYS: &'static [&'static str] = &["api", "webrtc", "hls", "rtsp", "streams", "publish", "log"];
     const IGNORED: &'static [&'static str] = &[
         "alsa",
         "app",
@@ -247,7 +248,6 @@ impl Section for Reader {
         "onvif",
         "pinggy",
         "preload",
-        "publish",
         "ring",
         "roborock",
         "rtmp",
@@ -271,6 +271,10 @@ impl Section for Reader {
             "streams" => {
                 let context = entry.context;
                 entry.seed(Streams { streams: &mut self.config.streams, context }).map(drop)
+            }
+            "publish" => {
+                let context = entry.context;
+                entry.seed(Publish { publish: &mut self.config.publish, context }).map(drop)
             }
             _ => entry.section(&mut self.config.log),
         }

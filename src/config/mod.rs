@@ -7,6 +7,7 @@ mod environment;
 mod load;
 mod model;
 mod overrides;
+mod publish;
 mod schema;
 mod secrets;
 mod sections;

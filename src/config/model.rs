@@ -18,6 +18,8 @@ pub struct Config {
     pub rtsp: Rtsp,
     /// Streams in the order of the file; names are unique.
     pub streams: Vec<(String, StreamConfig)>,
+    /// Streams and the URLs of servers that they are published to; credentials included, so never show them.
+    pub publish: Vec<(String, Vec<String>)>,
     /// Logging.
     pub log: Log,
 }

@@ -93,6 +93,13 @@ pub fn schema() -> Value {
                 source, {"type": "array", "items": source, "minItems": 1}, stream, {"type": "null"},
             ]},
         }),
+        "publish" => json!({
+            "type": ["object", "null"],
+            "description": "for each stream the URLs of servers that it is published to, rtsp://server/name",
+            "additionalProperties": {"anyOf": [
+                text("a URL"), {"type": "array", "items": {"type": "string"}}, {"type": "null"},
+            ]},
+        }),
         _ => nullable(log.clone()),
     });
     root["$schema"] = json!("http://json-schema.org/draft-07/schema#");

@@ -1,5 +1,6 @@
 //! Who reads a stream: listed for the API, ended with the stream or one by one.
 
+use super::producer::State;
 use crate::media::Codec;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -32,6 +33,19 @@ pub struct ConsumerInfo {
     pub codecs: Vec<Codec>,
     /// The codecs that the stream has and that it can't get, with the reason.
     pub left_out: Vec<String>,
+    /// Of one that we connect to: how that is going.
+    pub dialled: Option<Dialled>,
+}
+
+/// A consumer that is a server elsewhere.
+#[derive(Debug, Clone)]
+pub struct Dialled {
+    /// Its URL, without credentials.
+    pub url: String,
+    /// As of a source: connecting, live or retrying.
+    pub state: State,
+    /// Why the last connection failed; kept until media flows again.
+    pub last_error: Option<String>,
 }
 
 /// One consumer of a stream. Counters are written by the consumer, read by the API.

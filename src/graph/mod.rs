@@ -15,7 +15,7 @@ pub mod source;
 pub mod stream;
 pub mod writer;
 
-pub use consumer::{Consumer, ConsumerInfo, EndReason};
+pub use consumer::{Consumer, ConsumerInfo, Dialled, EndReason};
 pub use frames::FrameReader;
 pub use negotiate::Wants;
 pub use producer::{Lease, Producer, State, Status};

@@ -17,6 +17,7 @@ PATH is the mount, e.g. /cam. SPEC is a comma-separated list of key=value:
   transport=any|tcp|udp   what SETUP accepts, default any
   clip=NAME               a clip of make-clips.sh from --media instead of a synthetic picture: looped for all viewers
   beep=yes                with clip=h264_flash_g30 and audio=: the beeps that belong to its flashes, on the same clock
+  record=FILE             takes what is ANNOUNCEd there instead of playing, and writes its video into the file
   once=yes                with clip=: each client gets the clip from its first frame to its end, NAL units untouched
 
 Commands on standard input, one line each, answered by one line on standard output (`ok`, a value, or `error …`):
@@ -40,7 +41,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 DEFAULTS = dict(
-    video="h264", profile="baseline", size="640x360", fps="25", gop="50", kbps="800", bframes="0", pattern="ball",
+    video="h264", profile="baseline", size="640x360", fps="25", gop="50", kbps="800", bframes="0", pattern="ball", record="",
     audio="none", transport="any", clip="", once="", beep="",
 )
 CLIP_TIME = 8 * Gst.SECOND
@@ -104,6 +105,16 @@ AUDIO_CLIP = {
     "pcma": "a_pcma.al ! rawaudioparse use-sink-caps=false format=alaw sample-rate=8000 num-channels=1",
     "pcmu": "a_pcmu.ul ! rawaudioparse use-sink-caps=false format=mulaw sample-rate=8000 num-channels=1",
 }
+
+
+def recorder(f):
+    """What an ANNOUNCEd stream goes into: the video as a byte stream in the file, the sound nowhere."""
+    number = f["video"][1:]
+    lines = ["rtph%sdepay name=depay0 ! video/x-h%s,stream-format=byte-stream ! filesink location=%s buffer-mode=unbuffered async=false sync=false"
+             % (number, number, f["record"])]
+    if f["audio"] != "none":
+        lines.append("rtp%sdepay name=depay1 ! fakesink async=false sync=false" % f["audio"])
+    return "( %s )" % "  ".join(lines)
 
 
 def launch(f, media):
@@ -213,7 +224,9 @@ class Camera:
     def mount(self, path, spec):
         f = parse(spec)
         factory = GstRtspServer.RTSPMediaFactory()
-        factory.set_launch(launch(f, self.media_folder))
+        factory.set_launch(recorder(f) if f["record"] else launch(f, self.media_folder))
+        if f["record"]:
+            factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
         factory.set_shared(not f["once"])
         factory.set_latency(0)
         factory.set_protocols(TRANSPORTS[f["transport"]])

@@ -31,9 +31,12 @@ const STALLED: Duration = Duration::from_secs(60);
 const MAX_FAILURES: u32 = 5;
 
 /// What the socket did.
-enum Done {
+pub enum Done {
+    /// Some of what waited is written.
     Wrote,
+    /// Something was read.
     Read,
+    /// The other side sends nothing any more.
     Closed,
 }
 
@@ -207,7 +210,7 @@ impl Connection {
 }
 
 /// Writes what waits, then reads once.
-fn poll_io(
+pub fn poll_io(
     stream: &mut dyn Stream,
     out: &mut Outgoing,
     framer: &mut Framer,

@@ -1,5 +1,6 @@
 //! What a player asks and what it is told (RFC 2326 §10): one stream described, one session set up and played.
 
+use super::feeds::{Leased, lease};
 use super::outgoing::Outgoing;
 use super::playback::{Got, Playback, RtpStream, Sink};
 use super::target::{TRACK, Target};
@@ -7,7 +8,7 @@ use super::udp::{Udp, UdpSession, UdpSink};
 use super::{Peer, RtspServer};
 use crate::graph::{ConnectError, ConsumerGuard, ConsumerInfo, EndReason, Feed, SourceError, Stream};
 use crate::media::rtp::header::report_blocks;
-use crate::media::{Kind, Params, StreamTime, Track};
+use crate::media::{StreamTime, Track};
 use crate::rtsp::framing::data_head;
 use crate::rtsp::message::Draft;
 use crate::rtsp::{Request, Transport, sdp};
@@ -16,8 +17,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Our name in answers.
@@ -28,8 +29,6 @@ const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARA
 const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// A sign of life may be this late.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long DESCRIBE waits for parameter sets that come with the pictures only.
-const PARAMETERS: Duration = Duration::from_secs(4);
 
 /// A status and its words, where they are not the usual ones.
 type Refusal = (u16, Option<String>);
@@ -376,7 +375,7 @@ impl Dialog {
                 remote_addr: self.peer.remote.to_string(),
                 user_agent: self.user_agent.clone(),
                 codecs: feeds.iter().filter_map(|feed| (*feed)?.codec()).collect(),
-                left_out: Vec::new(),
+                ..ConsumerInfo::default()
             };
             let end = self.end.clone();
             let on_end = Box::new(move |_: EndReason| end.cancel());
@@ -499,36 +498,9 @@ async fn find(server: &RtspServer, target: Target) -> Result<Described, Refusal>
     let Target { name, wants, cached, .. } = target;
     let unknown = || (404, Some(format!("Not Found: there is no stream {name:?}")));
     let stream = server.registry.get(&name).ok_or_else(unknown)?;
-    let deadline = Instant::now() + server.options.source_deadline;
-    let selection = stream.connect(&wants, server.options.source_deadline).await.map_err(refusal)?;
-    let feeds: Vec<Feed> = [selection.video, selection.audio].into_iter().flatten().collect();
-    let mut tracks = Vec::new();
-    for feed in &feeds {
-        tracks.extend(known_track(feed, deadline.min(Instant::now() + PARAMETERS)).await);
-    }
-    if tracks.len() != feeds.len() {
-        return Err((
-            503,
-            Some("Service Unavailable: the source has changed meanwhile, try again".to_owned()),
-        ));
-    }
+    let Leased { feeds, tracks } =
+        lease(&stream, &wants, server.options.source_deadline).await.map_err(refusal)?;
     Ok(Described { name, stream, feeds, tracks, cached })
-}
-
-/// The feed's track with its parameter sets, waited for if the source tells them with the pictures only.
-async fn known_track(feed: &Feed, deadline: Instant) -> Option<Track> {
-    let ring = feed.lease.producer().packets();
-    let chosen = feed.epoch.tracks.get(feed.track)?;
-    let news = Arc::new(Notify::new());
-    let _subscription = ring.subscribe(news.clone());
-    loop {
-        let epoch = ring.epoch();
-        let track = epoch.tracks.iter().find(|track| track.codec == chosen.codec).unwrap_or(chosen);
-        let is_known = track.kind() == Kind::Audio || track.params != Params::None;
-        if is_known || timeout_at(deadline, news.notified()).await.is_err() {
-            return Some(track.clone());
-        }
-    }
 }
 
 /// A failed connect as a status with its reason.

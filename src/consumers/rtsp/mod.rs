@@ -1,4 +1,5 @@
-//! The RTSP server: players, recorders and other programs pull a stream by its name, over TCP or UDP.
+//! The RTSP server: players, recorders and other programs pull a stream by its name, over TCP or UDP. And the way to
+//! other servers: a stream is published to them.
 //!
 //! A connection is one task, and one session lives on it; it ends with it. Payloads go from the ring to the socket
 //! without being copied.
@@ -6,11 +7,15 @@
 
 mod connection;
 mod dialog;
+mod feeds;
 mod outgoing;
 mod playback;
+mod publish;
+mod record;
 mod target;
 mod udp;
 
+pub use publish::Publishing;
 pub use target::Target;
 
 use self::udp::Udp;

@@ -189,6 +189,7 @@ impl Building<'_> {
             user_agent: self.client.user_agent.clone(),
             codecs,
             left_out: notes.clone(),
+            ..ConsumerInfo::default()
         };
         let mailbox = self.shared.workers.mailbox(route.worker).ok_or(OfferError::Busy)?.clone();
         let on_end = {

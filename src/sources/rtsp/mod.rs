@@ -3,19 +3,17 @@
 //! Must never trust a camera: every read, wait and list here has a limit.
 
 mod answer;
-mod auth;
 mod play;
 mod receive;
 pub mod sdp;
 mod session;
 mod udp;
-pub mod url;
 mod wire;
 
 use self::session::{Fail, Session, Setup};
-use self::url::{RtspUrl, Transport};
 use crate::graph::{BoxFuture, RtpIn, Source, SourceDetails, SourceError, SourceWriter};
 use crate::media::Track;
+use crate::rtsp::url::{RtspUrl, Transport};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 

@@ -1,14 +1,14 @@
 //! The dialogue with a camera (RFC 2326): OPTIONS, DESCRIBE, SETUP, PLAY, keepalives, TEARDOWN.
 
 use super::answer::{base_uri, join_control, parse_session, status_in_words};
-use super::auth::{Auth, Challenged};
 use super::sdp::Sdp;
 use super::udp::UdpPair;
-use super::url::{self, RtspUrl};
 use super::wire::{Wire, WireError};
 use crate::graph::SourceError;
 use crate::media::{Kind, Track};
+use crate::rtsp::auth::{Auth, Challenged};
 use crate::rtsp::message::Draft;
+use crate::rtsp::url::{self, RtspUrl};
 use crate::rtsp::{Incoming, Request, Response, Transport};
 use std::io::ErrorKind;
 use std::time::Duration;
