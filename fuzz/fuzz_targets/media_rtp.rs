@@ -11,7 +11,7 @@ use streamgate::media::{Codec, Packet, Params, StreamTime, Track};
 const MAX_PAYLOAD: usize = 100;
 
 fuzz_target!(|input: &[u8]| {
-    for codec in [Codec::H264, Codec::H265, Codec::Aac] {
+    for codec in [Codec::H264, Codec::H265, Codec::Aac, Codec::Jpeg] {
         let track = Track { codec, clock_rate: 90_000, channels: 1, params: Params::None };
         let mut normalizer = Normalizer::new(&track, MAX_PAYLOAD);
         let mut depacketizer = Depacketizer::new(&track);
@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
                 &mut pieces,
             );
             for piece in pieces.drain(..) {
-                assert!(codec == Codec::Aac || piece.payload.len() <= MAX_PAYLOAD);
+                assert!(matches!(codec, Codec::Aac | Codec::Jpeg) || piece.payload.len() <= MAX_PAYLOAD);
                 let packet = Packet {
                     track: 0,
                     rtp_time: u64::from(piece.timestamp),

@@ -34,6 +34,8 @@ pub enum Codec {
     H264,
     /// H.265/HEVC, RTP payload format RFC 7798.
     H265,
+    /// JPEG, RTP payload format RFC 2435: each picture stands alone.
+    Jpeg,
     /// MPEG-4 AAC, RTP payload format RFC 3640 (`mpeg4-generic`, `AAC-hbr`).
     Aac,
     /// Opus, RTP payload format RFC 7587.
@@ -46,7 +48,8 @@ pub enum Codec {
 
 impl Codec {
     /// All of them, video first.
-    pub const ALL: [Codec; 6] = [Codec::H264, Codec::H265, Codec::Aac, Codec::Opus, Codec::Pcma, Codec::Pcmu];
+    pub const ALL: [Codec; 7] =
+        [Codec::H264, Codec::H265, Codec::Jpeg, Codec::Aac, Codec::Opus, Codec::Pcma, Codec::Pcmu];
 
     /// The codecs of a kind that a filter such as `h264,h265` names; empty, `any`, `all` and `copy` name all.
     ///
@@ -81,7 +84,7 @@ impl Codec {
     /// Audio or video.
     pub fn kind(self) -> Kind {
         match self {
-            Codec::H264 | Codec::H265 => Kind::Video,
+            Codec::H264 | Codec::H265 | Codec::Jpeg => Kind::Video,
             Codec::Aac | Codec::Opus | Codec::Pcma | Codec::Pcmu => Kind::Audio,
         }
     }
@@ -91,6 +94,7 @@ impl Codec {
         Some(match encoding.to_ascii_uppercase().as_str() {
             "H264" => Codec::H264,
             "H265" | "HEVC" => Codec::H265,
+            "JPEG" => Codec::Jpeg,
             "MPEG4-GENERIC" => Codec::Aac,
             "OPUS" => Codec::Opus,
             "PCMA" => Codec::Pcma,
@@ -104,6 +108,7 @@ impl Codec {
         match self {
             Codec::H264 => "H264",
             Codec::H265 => "H265",
+            Codec::Jpeg => "JPEG",
             Codec::Aac => "MPEG4-GENERIC",
             Codec::Opus => "opus",
             Codec::Pcma => "PCMA",
@@ -116,6 +121,7 @@ impl Codec {
         match self {
             Codec::H264 => "H264",
             Codec::H265 => "H265",
+            Codec::Jpeg => "JPEG",
             Codec::Aac => "AAC",
             Codec::Opus => "Opus",
             Codec::Pcma => "PCMA",
@@ -128,6 +134,7 @@ impl Codec {
         match self {
             Codec::H264 => "h264",
             Codec::H265 => "hevc",
+            Codec::Jpeg => "mjpeg",
             Codec::Aac => "aac",
             Codec::Opus => "opus",
             Codec::Pcma => "pcm_alaw",

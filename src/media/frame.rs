@@ -15,6 +15,7 @@ pub struct Frame {
     /// Video: a decoder can start here. Audio: never set.
     pub keyframe: bool,
     /// Video: NAL units, each behind its length in four bytes, big endian (ISO/IEC 14496-15).
+    /// JPEG: the whole file.
     /// Audio: one codec frame (AAC without ADTS, an Opus packet) or a run of G.711 samples.
     pub data: Bytes,
 }

@@ -7,6 +7,7 @@ pub mod codec;
 pub mod frame;
 pub mod h264;
 pub mod h265;
+pub mod jpeg;
 pub mod mp4;
 pub mod nal;
 pub mod packet;

@@ -10,6 +10,7 @@ pub fn payload_type(track: &Track) -> u8 {
     match (track.codec, track.clock_rate, track.channels) {
         (Codec::Pcmu, 8000, 0 | 1) => 0,
         (Codec::Pcma, 8000, 0 | 1) => 8,
+        (Codec::Jpeg, 90_000, _) => 26,
         _ if track.kind() == Kind::Video => 96,
         _ => 97,
     }

@@ -8,7 +8,7 @@ outlives the test that started it.
 
 PATH is the mount, e.g. /cam. SPEC is a comma-separated list of key=value:
 
-  video=h264|h265|none    default h264
+  video=h264|h265|jpeg|none    default h264
   profile=baseline|main|high      H.264 only, default baseline
   size=WxH  fps=N  gop=FRAMES  kbps=N     default 640x360, 25, 50, 800
   bframes=N               default 0
@@ -89,6 +89,7 @@ def h265_encoder(f):
         "bframes=%d:pools=1:frame-threads=1:scenecut=0:open-gop=0:log-level=none" % b)
 
 
+ENCODERS = {"h264": h264_encoder, "h265": h265_encoder, "jpeg": lambda f: "jpegenc quality=80"}
 AUDIO_LIVE = {
     "aac": "audio/x-raw,rate=48000,channels=2 ! avenc_aac bitrate=96000 ! aacparse",
     "opus": "audio/x-raw,rate=48000,channels=2 ! opusenc frame-size=20",
@@ -119,7 +120,7 @@ def recorder(f):
 
 def launch(f, media):
     """The gst-launch line for a SPEC's fields. Valves named valve0 and valve1 stop and start the sending."""
-    number = {"h264": "264", "h265": "265"}.get(f["video"])
+    number = {"h264": "264", "h265": "265", "jpeg": "jpeg"}.get(f["video"])
     lines = []
     if number:
         # config-interval=-1: parameter sets before each IDR picture, as cameras do. In a clip they are there already.
@@ -129,8 +130,9 @@ def launch(f, media):
             source, interval = "appsrc name=loop0 is-live=true format=time max-bytes=100000 ! clocksync", 0
         else:
             source, interval = "videotestsrc is-live=true pattern=%s ! capsfilter name=picture caps=%s ! %s" % (
-                f["pattern"], picture(f), h264_encoder(f) if number == "264" else h265_encoder(f)), -1
-        lines.append("%s ! valve name=valve0 ! rtph%spay name=pay0 pt=96 config-interval=%d" % (source, number, interval))
+                f["pattern"], picture(f), ENCODERS[f["video"]](f)), -1
+        pay = "rtpjpegpay pt=26" if number == "jpeg" else "rtph%spay pt=96 config-interval=%d" % (number, interval)
+        lines.append("%s ! valve name=valve0 ! %s name=pay0" % (source, pay))
     if f["audio"] != "none":
         if f["once"]:
             source = "filesrc location=%s/%s ! queue" % (media, AUDIO_CLIP[f["audio"]])

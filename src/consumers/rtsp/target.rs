@@ -95,12 +95,12 @@ mod tests {
     #[test]
     fn names_tracks_and_filters_are_found() {
         let named = |name: &str, track, video, audio| (name.to_owned(), track, video, audio);
-        assert_eq!(parse("rtsp://h:1984/front"), named("front", None, 2, 4));
-        assert_eq!(parse("rtsp://h/front/"), named("front", None, 2, 4));
-        assert_eq!(parse("rtsps://h/%EA%B8%88%EA%B3%A1IC/trackID=1"), named("금곡IC", Some(1), 2, 4));
+        assert_eq!(parse("rtsp://h:1984/front"), named("front", None, 3, 4));
+        assert_eq!(parse("rtsp://h/front/"), named("front", None, 3, 4));
+        assert_eq!(parse("rtsps://h/%EA%B8%88%EA%B3%A1IC/trackID=1"), named("금곡IC", Some(1), 3, 4));
         assert_eq!(parse("rtsp://h/금곡IC?video=h264&audio"), named("금곡IC", None, 1, 4));
-        assert_eq!(parse("rtsp://h/a?video/trackID=0"), named("a", Some(0), 2, 0));
-        assert_eq!(parse("rtsp://h/a/trackID=0?video=hevc,h264"), named("a", Some(0), 2, 4));
+        assert_eq!(parse("rtsp://h/a?video/trackID=0"), named("a", Some(0), 3, 0));
+        assert_eq!(parse("rtsp://h/a/trackID=0?video=hevc,h264"), named("a", Some(0), 3, 4));
         assert_eq!(parse("rtsp://h/a?audio=opus&audio=pcma&x=y"), named("a", None, 0, 2));
         assert_eq!(Target::parse("rtsp://h/a?gop=0").map(|target| target.cached), Ok(false));
     }

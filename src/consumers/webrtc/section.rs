@@ -234,7 +234,7 @@ fn canonical_rtpmap(codec: Codec, map: &str) -> Option<String> {
         Codec::Opus => "opus/48000/2",
         Codec::Pcma => "PCMA/8000",
         Codec::Pcmu => "PCMU/8000",
-        Codec::Aac => return None,
+        Codec::Aac | Codec::Jpeg => return None,
     };
     let map = map.strip_suffix("/1").unwrap_or(map);
     let same = map.eq_ignore_ascii_case(expected)

@@ -31,6 +31,8 @@ impl Media {
     pub fn of(track: &Track) -> Option<Media> {
         match track.codec {
             Codec::H264 | Codec::H265 => video(track),
+            // There is none that browsers take.
+            Codec::Jpeg => None,
             Codec::Aac => aac(track),
             Codec::Opus => Some(opus(track)),
             Codec::Pcma | Codec::Pcmu => Some(pcm(track)),

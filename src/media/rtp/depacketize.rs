@@ -5,6 +5,7 @@ use crate::media::aac::AudioSpecificConfig;
 use crate::media::clock::StreamTime;
 use crate::media::codec::Codec;
 use crate::media::frame::Frame;
+use crate::media::jpeg::Assembler;
 use crate::media::packet::Packet;
 use crate::media::track::{Params, Track};
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub struct Depacketizer {
 enum Media {
     Video(Video),
     Aac(Aac),
+    Jpeg(Assembler),
     /// A packet is a frame.
     Plain,
 }
@@ -36,6 +38,7 @@ impl Depacketizer {
         let media = match Format::of(track.codec) {
             Some(format) => Media::Video(Video::new(format)),
             None if track.codec == Codec::Aac => Media::Aac(Aac::new(track)),
+            None if track.codec == Codec::Jpeg => Media::Jpeg(Assembler::default()),
             None => Media::Plain,
         };
         Depacketizer { media }
@@ -46,6 +49,18 @@ impl Depacketizer {
         match &mut self.media {
             Media::Video(video) => out.extend(video.push(packet)),
             Media::Aac(aac) => aac.push(packet, out),
+            Media::Jpeg(jpeg) => {
+                // What does not fit leaves nothing to finish.
+                jpeg.push(&packet.payload, packet.starts_unit);
+                let file = if packet.ends_unit { jpeg.finish() } else { None };
+                out.extend(file.map(|file| Frame {
+                    track: packet.track,
+                    rtp_time: packet.rtp_time,
+                    time: packet.time,
+                    keyframe: true,
+                    data: file.into(),
+                }));
+            }
             Media::Plain if packet.payload.is_empty() => {}
             Media::Plain => out.push(Frame {
                 track: packet.track,

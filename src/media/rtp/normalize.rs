@@ -25,6 +25,11 @@
 //!   which that was noticed comes out unended or is followed by a cut. A camera that gets it right again for
 //!   32 units is trusted again.
 //!
+//! # JPEG
+//!
+//! Each picture stands alone, so it begins with its first payload (fragment offset 0) and counts as a keyframe. After a
+//! loss everything up to the next one is cut out. Payloads pass whatever their size: WebRTC has no JPEG.
+//!
 //! # Audio
 //!
 //! Each packet is a unit. Nothing is dropped after a loss. G.711 that is too large is split; AAC and Opus pass whatever
@@ -32,6 +37,7 @@
 
 use super::video::Video;
 use crate::media::codec::Codec;
+use crate::media::jpeg::fragment_offset;
 use crate::media::track::{Params, Track};
 use std::sync::Arc;
 
@@ -94,6 +100,10 @@ enum Media {
         sample: usize,
     },
     Audio,
+    Jpeg {
+        /// The rest of a picture of which something is missing.
+        is_cut: bool,
+    },
 }
 
 impl Normalizer {
@@ -107,6 +117,7 @@ impl Normalizer {
             },
             Codec::Pcma | Codec::Pcmu => Media::G711 { sample: usize::from(track.channels.max(1)) },
             Codec::Aac | Codec::Opus => Media::Audio,
+            Codec::Jpeg => Media::Jpeg { is_cut: true },
         };
         Normalizer { media, max_payload, params: track.params.clone() }
     }
@@ -120,6 +131,7 @@ impl Normalizer {
                 out.push(audio(rtp.payload, rtp.timestamp));
                 Noted { access_units: 1, ..Noted::default() }
             }
+            Media::Jpeg { is_cut } => jpeg(rtp, is_cut, out),
             Media::G711 { sample } => {
                 let mut noted = Noted::default();
                 let mut timestamp = rtp.timestamp;
@@ -137,9 +149,24 @@ impl Normalizer {
     pub fn params(&self) -> &Params {
         match &self.media {
             Media::Video(video) => video.params(),
-            Media::G711 { .. } | Media::Audio => &self.params,
+            Media::G711 { .. } | Media::Audio | Media::Jpeg { .. } => &self.params,
         }
     }
+}
+
+fn jpeg(rtp: Incoming<'_>, is_cut: &mut bool, out: &mut Vec<Piece>) -> Noted {
+    let Some(offset) = fragment_offset(rtp.payload) else {
+        *is_cut = true;
+        return Noted { dropped: true, ..Noted::default() };
+    };
+    let starts_unit = offset == 0;
+    *is_cut = !starts_unit && (*is_cut || rtp.loss);
+    if !*is_cut {
+        let payload = rtp.payload.into();
+        let (timestamp, ends_unit) = (rtp.timestamp, rtp.marker);
+        out.push(Piece { payload, timestamp, starts_unit, ends_unit, keyframe: starts_unit });
+    }
+    Noted { access_units: u32::from(starts_unit), dropped: *is_cut || rtp.loss, ..Noted::default() }
 }
 
 fn audio(payload: &[u8], timestamp: u32) -> Piece {

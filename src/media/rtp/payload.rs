@@ -78,7 +78,7 @@ impl Format {
         match codec {
             Codec::H264 => Some(Format::H264),
             Codec::H265 => Some(Format::H265),
-            Codec::Aac | Codec::Opus | Codec::Pcma | Codec::Pcmu => None,
+            Codec::Jpeg | Codec::Aac | Codec::Opus | Codec::Pcma | Codec::Pcmu => None,
         }
     }
 

@@ -191,7 +191,7 @@ impl Format {
             _ => self.channels.clamp(1, 8),
         };
         let clock_rate = match (codec, self.clock_rate) {
-            (Codec::H264 | Codec::H265, _) => 90_000,
+            (Codec::H264 | Codec::H265 | Codec::Jpeg, _) => 90_000,
             (Codec::Opus, _) => 48_000,
             (Codec::Aac, 0) => return None,
             (_, 0) => 8000,

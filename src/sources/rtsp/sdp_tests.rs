@@ -71,7 +71,8 @@ fn static_payload_types_need_no_rtpmap() {
         Some((Codec::Pcmu, 8000, 1))
     );
     assert_eq!(one("m=audio 0 RTP/AVP 8\n").map(|t| t.codec), Some(Codec::Pcma));
-    assert_eq!(one("m=video 0 RTP/AVP 26\n"), None);
+    assert_eq!(one("m=video 0 RTP/AVP 26\n").map(|t| (t.codec, t.clock_rate)), Some((Codec::Jpeg, 90_000)));
+    assert_eq!(one("m=video 0 RTP/AVP 34\n"), None);
     assert_eq!(Sdp::parse(b"m=video 0 RTP/AVP 26\n").offer(), "video JPEG");
 }
 
