@@ -93,7 +93,6 @@ fn a_file_of_go2rtc_is_valid_and_each_thing_without_effect_is_named_once() {
         "log.exec",
         "log.output",
         "ngrok",
-        "preload",
         "publish.cam",
         "rtsp.default_query",
         "srtp",

@@ -180,7 +180,7 @@ async fn changes_of_the_whole_are_checked_first_and_name_what_needs_a_restart() 
     let url = streamgate.url("/api/config");
     for (method, body, line, column, key, allowed) in [
         ("POST", "log:\n  level: loud\n", 2, 10, "log.level", "trace, debug, info, warn, error or off"),
-        ("POST", "strems: {}\n", 1, 1, "", "api, webrtc, hls, rtsp, streams, publish, log"),
+        ("POST", "strems: {}\n", 1, 1, "", "api, webrtc, hls, rtsp, streams, publish, preload, log"),
         ("POST", "streams:\n  a: nonsense://x\n", 2, 6, "streams.a", ""),
         ("PATCH", "log: {levl: debug}\n", 0, 0, "", "level"),
         ("PATCH", "streams: {cam: {sources: []}}\n", 0, 0, "streams.cam", "source URL"),

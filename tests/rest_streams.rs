@@ -262,3 +262,88 @@ async fn what_only_go2rtc_can_play_is_taken_with_a_note_and_says_so() {
     assert!(started.elapsed() < Duration::from_secs(8), "nobody waits for it: {:?}", started.elapsed());
     check_error(&put(&url("/api/streams?name=x&src=rtps://h/x"), "", "").await, 400, "did you mean", "typo");
 }
+
+/// Reads server-sent events until one has the name and all the fields; gives that.
+async fn until_event(events: &mut reqwest::Response, read: &mut String, name: &str, fields: Value) -> Value {
+    let wanted = fields.as_object().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(25);
+    loop {
+        while let Some((event, rest)) = read.clone().split_once("\n\n") {
+            *read = rest.to_owned();
+            let line = |key: &str| event.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+            if line("event: ") == name {
+                let data: Value = serde_json::from_str(line("data: ")).unwrap();
+                assert!(
+                    data["time"].as_str().unwrap().ends_with('Z') && !event.contains("hunter2"),
+                    "{event}"
+                );
+                if wanted.iter().all(|(key, value)| data[key] == *value) {
+                    return data;
+                }
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let chunk = tokio::time::timeout(left, events.chunk()).await;
+        let chunk = chunk.unwrap_or_else(|_| panic!("no event {name} with {fields}; read since: {read}"));
+        read.push_str(std::str::from_utf8(&chunk.unwrap().expect("events go on")).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_preloaded_stream_is_kept_warm_and_events_tell_what_happens_to_it() {
+    let camera = Camera::start("gop=25,audio=pcma");
+    let streamgate = Streamgate::with_config("# cameras\nstreams:\n  other: rtsp://127.0.0.1:9/other\n");
+    let url = |path: &str| streamgate.url(path);
+    let mut events = reqwest::get(url("/api/events")).await.unwrap();
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    let mut read = String::new();
+
+    let source = camera.url.replacen("rtsp://", "rtsp://user:hunter2@", 1);
+    let name = "front%20%22door%22";
+    let body = json!({"sources": [source], "linger": "200ms"}).to_string();
+    assert_eq!(put(&url(&format!("/api/streams/{name}")), JSON, body).await.status, 201);
+    let of = |fields: Value| {
+        let mut all = json!({"stream": "front \"door\""});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        all
+    };
+    until_event(&mut events, &mut read, "stream", of(json!({"change": "created"}))).await;
+    until_event(&mut events, &mut read, "config", json!({})).await;
+
+    let preload = url(&format!("/api/preload?src={name}"));
+    check_error(&put(&url("/api/preload?src=none"), "", "").await, 404, "none", "an unknown stream");
+    check_error(&put(&format!("{preload}&video=h266"), "", "").await, 400, "h266", "an unknown codec");
+    check_error(&delete(&preload).await, 404, "kept warm", "nothing to end");
+    assert_eq!(put(&format!("{preload}&video=h264"), "", "").await.json()["query"], "video=h264");
+    let joined = of(json!({"change": "joined", "format_name": "preload"}));
+    let id = until_event(&mut events, &mut read, "viewer", joined).await["id"].clone();
+    until_event(&mut events, &mut read, "state", of(json!({"state": "live", "last_error": null}))).await;
+    let file = || std::fs::read_to_string(streamgate.folder().join("streamgate.yaml")).unwrap();
+    assert!(file().starts_with("# cameras\n") && file().contains("video=h264"), "{}", file());
+    eventually("its consumer says what it holds", Duration::from_secs(20), async || {
+        let warm = get_json(&url("/api/preload")).await["front \"door\""].clone();
+        warm["state"] == "live" && warm["consumer"]["senders"][0]["codec"]["codec_name"] == "h264"
+    })
+    .await;
+    let kick = |id: &Value| url(&format!("/api/streams/{name}/consumers/{id}"));
+    check_error(&delete(&kick(&id)).await, 409, "preload", "it is no viewer");
+    check_error(&delete(&kick(&json!(id.as_u64().unwrap() + 1000))).await, 404, "viewer", "nobody");
+    check_error(&delete(&url("/api/streams/none/consumers/1")).await, 404, "none", "no stream");
+
+    let dot = get(&url("/api/streams.dot")).await;
+    assert!(dot.header("content-type").starts_with("text/vnd.graphviz"));
+    let text = dot.text();
+    assert!(text.contains("front \\\"door\\\"\\nlive") && text.contains("rtsp://***@127.0.0.1"), "{text}");
+    assert!(text.contains("preload") && !text.contains("hunter2"), "{text}");
+
+    // A stream that starts anew is kept warm as before.
+    let body = json!({"sources": [source], "linger": "200ms", "audio": false}).to_string();
+    assert_eq!(put(&url(&format!("/api/streams/{name}")), JSON, body).await.status, 200);
+    until_event(&mut events, &mut read, "viewer", of(json!({"change": "left", "id": id}))).await;
+    until_event(&mut events, &mut read, "state", of(json!({"state": "live"}))).await;
+    assert_eq!(delete(&preload).await.status, 200);
+    assert!(!file().contains("video=h264"), "{}", file());
+    until_event(&mut events, &mut read, "state", of(json!({"state": "idle"}))).await;
+    assert_eq!(get_json(&url("/api/preload")).await, json!({}));
+    eventually("the camera is let go", Duration::from_secs(20), async || camera.clients() == 0).await;
+}

@@ -74,6 +74,12 @@ impl ApiError {
         self
     }
 
+    /// All it says, in one line.
+    pub fn words(&self) -> String {
+        let parts = [&self.error, &self.detail, &self.hint].into_iter().filter(|part| !part.is_empty());
+        parts.map(String::as_str).collect::<Vec<_>>().join(": ")
+    }
+
     /// The status it is answered with.
     pub fn status(&self) -> StatusCode {
         self.status

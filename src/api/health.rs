@@ -45,10 +45,11 @@ async fn healthz() -> Json<Health> {
         (status = 200, body = Health, description = "They are"),
         (status = 503, body = NotReady, description = "Some are not")))]
 async fn readyz(State(api): State<Arc<Api>>) -> Response {
-    let streams = api.registry.list();
+    let (streams, preloads) = (api.registry.list(), api.registry.preloads());
     let missing: Vec<String> = streams
         .iter()
-        .filter(|stream| !stream.config().on_demand && stream.state() != StreamState::Live)
+        .filter(|stream| !stream.config().on_demand || preloads.contains_key(stream.name()))
+        .filter(|stream| stream.state() != StreamState::Live)
         .map(|stream| stream.name().to_owned())
         .collect();
     if missing.is_empty() {

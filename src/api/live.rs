@@ -1,10 +1,11 @@
 //! The configuration in effect: one change at a time, from whoever it comes, first on disk, then running.
 
+use super::preload;
 use crate::config::{
     self, Config, ConfigError, Edit, EditError, Edited, IceServer, Loaded, Overrides, Stamp, Store,
     StoreError, StreamConfig, Tls,
 };
-use crate::graph::{Change, OpenSource, Registry};
+use crate::graph::{Change, Event, OpenSource, Preload, Registry};
 use crate::telemetry::mask;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -60,6 +61,7 @@ struct Wanted {
     text: String,
     config: Config,
     warnings: Vec<String>,
+    preloads: Vec<(String, Preload)>,
     commit: Commit,
 }
 
@@ -126,6 +128,9 @@ impl Live {
             registry.set(name, stream.clone()).map_err(|why| (name.clone(), why))?;
         }
         let warnings = check_streams(&open, &text, &config).unwrap_or_default();
+        let preloads =
+            preload::of_config(&config).map_err(|(name, why)| (name, format!("preload: {why}")))?;
+        registry.set_preloads(preloads);
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let config = Arc::new(config);
         let tls = config.api.tls.clone();
@@ -341,13 +346,15 @@ impl Live {
         let Loaded { mut config, mut warnings } = loaded;
         warnings.extend(check_streams(&self.open, &text, &config)?);
         self.overrides.apply(&mut config);
+        // It was checked with the streams.
+        let preloads = preload::of_config(&config).unwrap_or_default();
         let commit = self.settings.prepare(&state.config, &config).map_err(|error| error.placed_in(&text))?;
-        Ok(Wanted { text, config, warnings, commit })
+        Ok(Wanted { text, config, warnings, preloads, commit })
     }
 
     /// Makes a configuration that was checked the one in effect. Streams that it leaves alone are not touched.
     fn adopt(&self, state: &mut State, wanted: Wanted) -> Report {
-        let Wanted { text, config, warnings, commit } = wanted;
+        let Wanted { text, config, warnings, preloads, commit } = wanted;
         commit();
         let mut report = Report {
             created: Vec::new(),
@@ -377,6 +384,8 @@ impl Live {
                 Err(why) => tracing::error!(stream = name, "cannot be started: {why}"),
             }
         }
+        self.registry.set_preloads(preloads);
+        self.registry.events().publish(Event::Configured);
         report.removed.sort();
         let config = Arc::new(config);
         *self.current.write() = config.clone();
@@ -392,6 +401,7 @@ impl Live {
 /// # Errors
 /// The first source that can't be one, with its place.
 pub fn check_streams(open: &OpenSource, text: &str, config: &Config) -> Result<Vec<String>, ConfigError> {
+    preload::of_config(config).map_err(|(name, why)| ConfigError::at_preload(text, &name, &why))?;
     let mut warnings = Vec::new();
     let mut left_out = 0;
     for (name, stream) in &config.streams {

@@ -3,14 +3,18 @@
 //! Must never know which port or socket it is served on, nor who may do what: `server` does.
 
 mod config;
+mod dot;
 pub mod edit;
 pub mod error;
+mod events;
 mod health;
 mod hls;
 mod ice;
+mod kick;
 pub mod live;
 mod openapi;
 mod pages;
+mod preload;
 pub mod request;
 mod schemes;
 mod status;
@@ -79,6 +83,10 @@ async fn blocking<T: Send + 'static>(
 pub fn router(api: Arc<Api>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(openapi::document())
         .merge(streams::routes())
+        .merge(dot::routes())
+        .merge(kick::routes())
+        .merge(preload::routes())
+        .merge(events::routes())
         .merge(webrtc::routes())
         .merge(hls::routes())
         .merge(status::routes())

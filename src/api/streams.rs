@@ -53,7 +53,7 @@ async fn list_or_one(State(api): State<Arc<Api>>, query: Query) -> Result<Respon
     }
     let name = query.require("src", "GET /api/streams?src=front")?;
     let stream = find(&api, name)?;
-    let wants = Wants { video: wanted(&query, Kind::Video)?, audio: wanted(&query, Kind::Audio)? };
+    let wants = Wants { video: codecs(&query, Kind::Video)?, audio: codecs(&query, Kind::Audio)? };
     if wants == Wants::default() {
         return Ok(Json(views::stream(&stream)).into_response());
     }
@@ -64,7 +64,7 @@ async fn list_or_one(State(api): State<Arc<Api>>, query: Query) -> Result<Respon
 }
 
 /// `&video` and `&video=any`: every codec of that kind; `&video=h264,h265`: these.
-fn wanted(query: &Query, kind: Kind) -> Result<Vec<Codec>, ApiError> {
+pub(super) fn codecs(query: &Query, kind: Kind) -> Result<Vec<Codec>, ApiError> {
     let mut wanted = Vec::new();
     for filter in query.all(kind.as_str()) {
         let named = Codec::named(kind, filter);
@@ -383,11 +383,14 @@ mod tests {
     #[test]
     fn probes_name_codecs_or_take_any() {
         let query = |text| Query::parse(text).unwrap();
-        assert_eq!(wanted(&query("src=a"), Kind::Video).unwrap(), []);
-        assert_eq!(wanted(&query("src=a&video"), Kind::Video).unwrap(), [Codec::H264, Codec::H265]);
-        assert_eq!(wanted(&query("video=hevc,H264"), Kind::Video).unwrap(), [Codec::H265, Codec::H264]);
-        assert_eq!(wanted(&query("audio=any"), Kind::Audio).unwrap().len(), 4);
-        assert_eq!(wanted(&query("audio=pcma&audio=opus"), Kind::Audio).unwrap(), [Codec::Pcma, Codec::Opus]);
-        assert!(wanted(&query("audio=h264"), Kind::Audio).is_err());
+        assert_eq!(codecs(&query("src=a"), Kind::Video).unwrap(), []);
+        assert_eq!(
+            codecs(&query("src=a&video"), Kind::Video).unwrap(),
+            [Codec::H264, Codec::H265, Codec::Jpeg]
+        );
+        assert_eq!(codecs(&query("video=hevc,H264"), Kind::Video).unwrap(), [Codec::H265, Codec::H264]);
+        assert_eq!(codecs(&query("audio=any"), Kind::Audio).unwrap().len(), 4);
+        assert_eq!(codecs(&query("audio=pcma&audio=opus"), Kind::Audio).unwrap(), [Codec::Pcma, Codec::Opus]);
+        assert!(codecs(&query("audio=h264"), Kind::Audio).is_err());
     }
 }

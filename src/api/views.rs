@@ -1,5 +1,6 @@
 //! Streams as JSON: go2rtc's field names, and what they lack.
 
+use crate::graph::preload::FORMAT_NAME;
 use crate::graph::{Consumer, Producer, State, Status, Stream};
 use crate::media::{Codec, Kind, Track, VideoInfo};
 use serde::Serialize;
@@ -128,7 +129,7 @@ impl fmt::Display for CodecView {
 
 /// One viewer.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-struct ConsumerView {
+pub struct ConsumerView {
     id: u64,
     format_name: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -206,7 +207,7 @@ pub fn stream(stream: &Stream) -> StreamView {
     let producers = stream.producers().iter().zip(&looks).enumerate();
     let producers =
         producers.map(|(index, (producer, look))| producer_view(index + 1, producer, look)).collect();
-    let consumers: Vec<_> = stream.consumers().iter().map(consumer_view).collect();
+    let consumers: Vec<_> = stream.consumers().iter().map(consumer).collect();
     let config = stream.config();
 
     // The best source leads; one that lacks a kind of track leaves it to the next.
@@ -229,7 +230,7 @@ pub fn stream(stream: &Stream) -> StreamView {
         on_demand: config.on_demand,
         audio: config.audio,
         linger: duration_text(config.linger),
-        viewers: consumers.len(),
+        viewers: consumers.iter().filter(|consumer| consumer.format_name != FORMAT_NAME).count(),
         video_codec: video.map(|(track, _)| track.codec.ffmpeg_name()),
         audio_codec: audio.map(|track| track.codec.ffmpeg_name()),
         width: info.as_ref().map(|info| info.width),
@@ -280,7 +281,8 @@ fn producer_view(id: usize, producer: &Producer, look: &Look) -> ProducerView {
     }
 }
 
-fn consumer_view(consumer: &Arc<Consumer>) -> ConsumerView {
+/// A viewer as it is now.
+pub fn consumer(consumer: &Arc<Consumer>) -> ConsumerView {
     let info = consumer.info.lock().clone();
     let rtt_us = consumer.rtt_us.load(Relaxed);
     let senders = info.codecs.iter().enumerate();

@@ -4,7 +4,7 @@ use super::model::{Config, ListenAddress, Login, Tls};
 use super::publish::Publish;
 use super::sections::{ApiReader, RtspReader, WebrtcReader};
 use super::seeds::{Context, Entry, Fill, Section};
-use super::streams::Streams;
+use super::streams::{Preloads, Streams};
 use serde::de::{DeserializeSeed, MapAccess};
 use std::fmt;
 use std::io::Read;
@@ -60,6 +60,12 @@ impl ConfigError {
     pub fn at_stream(text: &str, name: &str, why: &str) -> Self {
         let (line, column) = place(text, &["streams", name]);
         ConfigError { path: None, line, column, message: format!("streams.{name}: {why}") }
+    }
+
+    /// A preload that can't be.
+    pub fn at_preload(text: &str, name: &str, why: &str) -> Self {
+        let (line, column) = place(text, &["preload", name]);
+        ConfigError { path: None, line, column, message: format!("preload.{name}: {why}") }
     }
 
     /// The fault's place in `text`, which has its key.
@@ -218,7 +224,8 @@ impl Reader {
 
 impl Section for Reader {
     const PATH: &'static str = "";
-    const KEYS: &'static [&'static str] = &["api", "webrtc", "hls", "rtsp", "streams", "publish", "log"];
+    const KEYS: &'static [&'static str] =
+        &["api", "webrtc", "hls", "rtsp", "streams", "publish", "preload", "log"];
     const IGNORED: &'static [&'static str] = &[
         "alsa",
         "app",
@@ -247,7 +254,6 @@ impl Section for Reader {
         "ngrok",
         "onvif",
         "pinggy",
-        "preload",
         "ring",
         "roborock",
         "rtmp",
@@ -275,6 +281,10 @@ impl Section for Reader {
             "publish" => {
                 let context = entry.context;
                 entry.seed(Publish { publish: &mut self.config.publish, context }).map(drop)
+            }
+            "preload" => {
+                let context = entry.context;
+                entry.seed(Preloads { preload: &mut self.config.preload, context }).map(drop)
             }
             _ => entry.section(&mut self.config.log),
         }

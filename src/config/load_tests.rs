@@ -138,7 +138,12 @@ fn errors_have_place_key_and_expectation() {
         ("api:\n  listen: 1984\n", 2, 11, &["api.listen", "1984", ":1984"][..]),
         ("api:\n  lisen: ':1'\n", 2, 3, &["api", "lisen", "did you mean \"listen\""]),
         ("stream:\n  a: b\n", 1, 1, &["\"stream\"", "did you mean \"streams\""]),
-        ("nonsense: 1\n", 1, 1, &["nonsense", "expected one of api, webrtc, hls, rtsp, streams, log"]),
+        (
+            "nonsense: 1\n",
+            1,
+            1,
+            &["nonsense", "expected one of api, webrtc, hls, rtsp, streams, publish, preload, log"],
+        ),
         ("streams:\n  a: rtsp://x\n  a: rtsp://y\n", 3, 3, &["\"a\"", "twice"]),
         ("streams:\n  a: []\n", 2, 6, &["streams.a", "no source"]),
         ("streams:\n  a: [[x]]\n", 2, 7, &["streams.a[0]", "sequence", "a source URL"]),
@@ -156,7 +161,7 @@ fn errors_have_place_key_and_expectation() {
         ("hls: {window: 2}\n", 1, 15, &["hls.window", "3 to 200"]),
         ("api: {password: x}\n", 1, 7, &["api.password", "restricts access"]),
         ("api: {\n", 2, 1, &["parsing"]),
-        ("- a\n", 1, 1, &["mapping", "api, webrtc, hls, rtsp, streams, log"]),
+        ("- a\n", 1, 1, &["mapping", "api, webrtc, hls, rtsp, streams, publish, preload, log"]),
     ] {
         let error = refused(text);
         assert_eq!((error.line, error.column), (line, column), "{text}: {error}");

@@ -22,8 +22,8 @@ mod write;
 pub use edit::{Edit, EditError, Edited, apply};
 pub use load::{ConfigError, Loaded, MAX_FILE_BYTES, USUAL_FILE, environment, find, load, parse};
 pub use model::{
-    Api, Config, Filters, Hls, IceServer, ListenAddress, Log, LogFormat, LogLevel, Login, Pacing, Rtsp,
-    StreamConfig, Tls, Webrtc, check_source, check_stream_name, is_pem, parse_duration,
+    Api, Config, DEFAULT_PRELOAD, Filters, Hls, IceServer, ListenAddress, Log, LogFormat, LogLevel, Login,
+    Pacing, Rtsp, StreamConfig, Tls, Webrtc, check_source, check_stream_name, is_pem, parse_duration,
 };
 pub use overrides::{Overrides, needs_restart};
 pub use schema::schema;

@@ -20,9 +20,14 @@ pub struct Config {
     pub streams: Vec<(String, StreamConfig)>,
     /// Streams and the URLs of servers that they are published to; credentials included, so never show them.
     pub publish: Vec<(String, Vec<String>)>,
+    /// Streams that are kept warm, and which of their tracks: `video&audio`, `video=h264`.
+    pub preload: Vec<(String, String)>,
     /// Logging.
     pub log: Log,
 }
+
+/// What a preload without a value stands for, as in go2rtc.
+pub const DEFAULT_PRELOAD: &str = "video&audio";
 
 /// The section `api`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -100,6 +100,11 @@ pub fn schema() -> Value {
                 text("a URL"), {"type": "array", "items": {"type": "string"}}, {"type": "null"},
             ]},
         }),
+        "preload" => json!({
+            "type": ["object", "null"],
+            "description": "streams that are kept warm, and which of their tracks",
+            "additionalProperties": {"type": ["string", "null"], "default": "video&audio", "examples": ["video&audio", "video", "video=h264&audio=opus"]},
+        }),
         _ => nullable(log.clone()),
     });
     root["$schema"] = json!("http://json-schema.org/draft-07/schema#");

@@ -1,7 +1,7 @@
-//! Reads the section `streams`: a URL, a list of URLs or a mapping for each name.
+//! Reads the section `streams`: a URL, a list of URLs or a mapping for each name. And `preload`: what is kept warm of each.
 
-use super::model::{StreamConfig, check_source, check_stream_name, parse_duration};
-use super::seeds::{Context, Entry, Fill, Key, List, Optional, Section};
+use super::model::{DEFAULT_PRELOAD, StreamConfig, check_source, check_stream_name, parse_duration};
+use super::seeds::{Context, Entry, Fill, Key, List, Optional, Section, Text};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
@@ -43,6 +43,46 @@ impl<'de> Visitor<'de> for Streams<'_, '_, '_> {
                     "streams.{name} has no source and is left out: publishing to a stream is not supported"
                 )),
             }
+        }
+        Ok(())
+    }
+}
+
+/// Reads into `preload`, in the order of the file.
+pub(super) struct Preloads<'p, 'c, 'e> {
+    pub(super) preload: &'p mut Vec<(String, String)>,
+    pub(super) context: &'c Context<'e>,
+}
+
+impl<'de> DeserializeSeed<'de> for Preloads<'_, '_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Preloads<'_, '_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of stream names to what is kept warm, e.g. video&audio")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(name) = map.next_key_seed(Key { seen: &mut seen, check: check_stream_name })? {
+            if self.preload.len() >= MAX_STREAMS {
+                return Err(A::Error::custom(format!("at most {MAX_STREAMS} preloads")));
+            }
+            let read = |text: &str| match text.trim() {
+                "" => Ok(DEFAULT_PRELOAD.to_owned()),
+                text if text.len() > 200 => Err("at most 200 bytes".to_owned()),
+                text => Ok(text.to_owned()),
+            };
+            let seed = Text { context: self.context, expected: "what is kept warm, e.g. video&audio", read };
+            let text = map.next_value_seed(Optional(seed))?.unwrap_or_else(|| DEFAULT_PRELOAD.to_owned());
+            self.preload.push((name, text));
         }
         Ok(())
     }

@@ -5,9 +5,11 @@
 pub mod consumer;
 pub mod convert;
 pub mod dials;
+pub mod events;
 pub mod frames;
 pub mod meter;
 pub mod negotiate;
+pub mod preload;
 pub mod producer;
 pub mod registry;
 pub mod ring;
@@ -16,8 +18,10 @@ pub mod stream;
 pub mod writer;
 
 pub use consumer::{Consumer, ConsumerInfo, Dialled, EndReason};
+pub use events::{Event, Events};
 pub use frames::FrameReader;
 pub use negotiate::Wants;
+pub use preload::Preload;
 pub use producer::{Lease, Producer, State, Status};
 pub use registry::{Change, Registry};
 pub use ring::{Batch, Cursor, Epoch, Reader, Ring, Wake};

@@ -152,6 +152,11 @@ impl Producer {
         self.status.borrow().clone()
     }
 
+    /// The states as they come.
+    pub fn statuses(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
     /// What was seen of the media.
     pub fn observed(&self) -> Observed {
         self.observed.lock().clone()

@@ -1,12 +1,15 @@
 //! All streams, by name.
 
 use super::dials::Dials;
-use super::source::OpenSource;
+use super::events::{Event, Events, StreamChange};
+use super::preload::{Preload, Preloads};
+use super::source::{OpenSource, Source};
 use super::stream::Stream;
 use crate::config::StreamConfig;
 use dashmap::DashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
 /// Streams at most: a client that may add streams can't grow the list without end.
@@ -19,6 +22,8 @@ pub struct Registry {
     changes: parking_lot::Mutex<()>,
     open: OpenSource,
     dials: Arc<Dials>,
+    events: Events,
+    preloads: Preloads,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -44,6 +49,8 @@ impl Registry {
             changes: parking_lot::Mutex::new(()),
             open,
             dials: Arc::default(),
+            events: Events::default(),
+            preloads: Preloads::default(),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
         })
@@ -60,6 +67,7 @@ impl Registry {
             }
             if was.sources == config.sources && was.audio == config.audio {
                 old.adjust(config);
+                self.tell(name, StreamChange::Changed);
                 return Ok(Change::Adjusted);
             }
         }
@@ -73,8 +81,10 @@ impl Registry {
         if let Some(old) = &old {
             old.close();
         }
-        let stream = Stream::start(name.to_owned(), config, sources, &self.dials, &self.tasks, &self.cancel);
-        self.streams.insert(name.to_owned(), stream);
+        let stream = self.start(name, config, sources, &self.events);
+        self.streams.insert(name.to_owned(), stream.clone());
+        self.preloads.begin(&stream, &self.tasks);
+        self.tell(name, if old.is_some() { StreamChange::Changed } else { StreamChange::Created });
         Ok(if old.is_some() { Change::Replaced } else { Change::Created })
     }
 
@@ -84,6 +94,7 @@ impl Registry {
         match self.streams.remove(name) {
             Some((_, stream)) => {
                 stream.close();
+                self.tell(name, StreamChange::Removed);
                 true
             }
             None => false,
@@ -110,7 +121,43 @@ impl Registry {
     /// A stream that is not listed: for a look at a source (`probe`). End it with [`Stream::close`].
     pub fn unlisted(&self, config: StreamConfig) -> Result<Arc<Stream>, String> {
         let sources = config.sources.iter().map(|url| (self.open)(url)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Stream::start("probe".into(), config, sources, &self.dials, &self.tasks, &self.cancel))
+        Ok(self.start("probe", config, sources, &Events::default()))
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        config: StreamConfig,
+        sources: Vec<Arc<dyn Source>>,
+        events: &Events,
+    ) -> Arc<Stream> {
+        Stream::start(name.to_owned(), config, sources, &self.dials, events, &self.tasks, &self.cancel)
+    }
+
+    fn tell(&self, name: &str, change: StreamChange) {
+        self.events.publish_with(|| Event::Stream { stream: name.to_owned(), change });
+    }
+
+    /// What happens to streams and viewers.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Resolves when everything is being ended.
+    pub fn ending(&self) -> WaitForCancellationFutureOwned {
+        self.cancel.clone().cancelled_owned()
+    }
+
+    /// Keeps these streams warm, and only these.
+    pub fn set_preloads(&self, wanted: Vec<(String, Preload)>) {
+        // A stream that is being replaced is neither found twice nor missed.
+        let _one_at_a_time = self.changes.lock();
+        self.preloads.set(wanted, |name| self.get(name), &self.tasks);
+    }
+
+    /// The streams that are kept warm.
+    pub fn preloads(&self) -> BTreeMap<String, Preload> {
+        self.preloads.list()
     }
 
     /// Ends everything and waits for the tasks.

@@ -2,6 +2,7 @@
 
 use super::consumer::{Consumer, ConsumerInfo, EndReason, OnEnd};
 use super::dials::Dials;
+use super::events::{self, Event, Events};
 use super::negotiate::{self, Wants};
 use super::producer::{Lease, Producer, State, supervise};
 use super::ring::Epoch;
@@ -28,6 +29,7 @@ pub struct Stream {
     linger: watch::Sender<Duration>,
     producers: Vec<Arc<Producer>>,
     consumers: Mutex<Consumers>,
+    events: Events,
     cancel: CancellationToken,
     /// Keeps the sources running with `on_demand: false`.
     warm: Mutex<Vec<Lease>>,
@@ -116,6 +118,9 @@ impl ConsumerGuard {
 impl Drop for ConsumerGuard {
     fn drop(&mut self) {
         self.stream.consumers.lock().list.remove(&self.consumer.id);
+        self.stream
+            .events
+            .publish_with(|| Event::Left { stream: self.stream.name.clone(), id: self.consumer.id });
     }
 }
 
@@ -126,6 +131,7 @@ impl Stream {
         config: StreamConfig,
         sources: Vec<Arc<dyn Source>>,
         dials: &Arc<Dials>,
+        events: &Events,
         tasks: &TaskTracker,
         cancel: &CancellationToken,
     ) -> Arc<Stream> {
@@ -139,12 +145,15 @@ impl Stream {
             let supervisor = supervise(producer, name.clone(), linger, origin, dials, cancel.clone());
             tasks.spawn(supervisor);
         }
+        let states = events::report_states(name.clone(), producers.clone(), events.clone(), cancel.clone());
+        tasks.spawn(states);
         let stream = Stream {
             name,
             config: Mutex::new(Arc::new(config.clone())),
             linger,
             producers,
             consumers: Mutex::default(),
+            events: events.clone(),
             cancel,
             warm: Mutex::default(),
         };
@@ -187,13 +196,7 @@ impl Stream {
 
     /// The state of the source that is furthest on its way.
     pub fn state(&self) -> State {
-        let rank = |state: &State| match state {
-            State::Live => 0,
-            State::Connecting => 1,
-            State::Retrying => 2,
-            State::Idle => 3,
-        };
-        self.producers.iter().map(|producer| producer.status().state).min_by_key(rank).unwrap_or(State::Idle)
+        events::leading(self.producers.iter().map(|producer| producer.status().state))
     }
 
     /// Finds tracks for a consumer, dialling sources in their order as far as needed. Waits up to `patience`.
@@ -324,6 +327,11 @@ impl Stream {
             return Err(ConnectError::Removed);
         }
         consumers.list.insert(consumer.id, consumer.clone());
+        drop(consumers);
+        self.events.publish_with(|| {
+            let ConsumerInfo { format_name, remote_addr, user_agent, .. } = consumer.info.lock().clone();
+            Event::Joined { stream: self.name.clone(), id: consumer.id, format_name, remote_addr, user_agent }
+        });
         Ok(ConsumerGuard { stream: self.clone(), consumer })
     }
 

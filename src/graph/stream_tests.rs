@@ -124,7 +124,15 @@ impl Fixture {
 
     fn configured(&self, config: StreamConfig, sources: &[&Arc<Script>]) -> Arc<Stream> {
         let sources = sources.iter().map(|&source| source.clone() as Arc<dyn Source>).collect();
-        Stream::start("front".into(), config, sources, &self.dials, &self.tasks, &self.cancel)
+        Stream::start(
+            "front".into(),
+            config,
+            sources,
+            &self.dials,
+            &Events::default(),
+            &self.tasks,
+            &self.cancel,
+        )
     }
 }
 
