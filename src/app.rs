@@ -9,6 +9,7 @@ use crate::api::live::Live;
 use crate::api::{self, Api, Info};
 use crate::config::{self, Config, Overrides, Store};
 use crate::consumers::hls::{self, Hls};
+use crate::consumers::pictures::{self, Pictures};
 use crate::consumers::rtsp::{self, Publishing, RtspServer};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
 use crate::graph::{OpenSource, Registry};
@@ -82,6 +83,7 @@ pub struct App {
     registry: Arc<Registry>,
     webrtc: Arc<WebRtc>,
     hls: Arc<Hls>,
+    pictures: Arc<Pictures>,
     rtsp: Arc<RtspServer>,
     publishing: Arc<Publishing>,
     api: Arc<Api>,
@@ -114,6 +116,8 @@ impl App {
             ..webrtc::Options::default()
         };
         let webrtc = WebRtc::start(options, server.udp(), local.port()).map_err(StartError::WebRtc)?;
+        let pictures =
+            Pictures::new(pictures::Options { source_deadline: PATIENCE, ..pictures::Options::default() });
         let hls = Hls::new(hls::Options {
             config: config.hls.clone(),
             source_deadline: PATIENCE,
@@ -147,6 +151,7 @@ impl App {
             webrtc: webrtc.clone(),
             hls: hls.clone(),
             publishing: publishing.clone(),
+            pictures: pictures.clone(),
             info: Info {
                 version: VERSION,
                 revision: REVISION,
@@ -161,7 +166,7 @@ impl App {
             bodies: api::request::Bodies::new(api::MAX_BODY, api::MAX_BODIES),
             configurations: api::request::Bodies::new(config::MAX_FILE_BYTES, api::MAX_CONFIGURATIONS),
         });
-        Ok(App { server, registry, webrtc, hls, rtsp, publishing, api, any_origin })
+        Ok(App { server, registry, webrtc, hls, pictures, rtsp, publishing, api, any_origin })
     }
 
     /// Serves until `shutdown`, then ends everything within three seconds.
@@ -185,6 +190,7 @@ impl App {
             tokio::join!(
                 self.webrtc.shutdown(),
                 self.hls.shutdown(),
+                self.pictures.shutdown(),
                 self.rtsp.shutdown(),
                 self.publishing.shutdown(),
                 self.registry.shutdown()

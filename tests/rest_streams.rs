@@ -327,7 +327,7 @@ async fn a_preloaded_stream_is_kept_warm_and_events_tell_what_happens_to_it() {
     .await;
     let kick = |id: &Value| url(&format!("/api/streams/{name}/consumers/{id}"));
     check_error(&delete(&kick(&id)).await, 409, "preload", "it is no viewer");
-    check_error(&delete(&kick(&json!(id.as_u64().unwrap() + 1000))).await, 404, "viewer", "nobody");
+    check_error(&delete(&kick(&json!(id.as_u64().unwrap() + 1000))).await, 404, "consumer", "nobody");
     check_error(&delete(&url("/api/streams/none/consumers/1")).await, 404, "none", "no stream");
 
     let dot = get(&url("/api/streams.dot")).await;

@@ -6,18 +6,22 @@ use crate::telemetry::mask;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use axum::{Router, routing::get};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Characters of one label at most.
 const MAX_LABEL: usize = 360;
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/api/streams.dot", get(dot))
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(dot))
 }
 
+/// Sources → streams → consumers, for Graphviz
+#[utoipa::path(get, path = "/api/streams.dot", tag = "streams",
+    responses((status = 200, body = String, content_type = "text/vnd.graphviz", description = "A directed graph")))]
 async fn dot(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let headers =
         [(header::CONTENT_TYPE, "text/vnd.graphviz; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];

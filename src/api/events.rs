@@ -1,7 +1,7 @@
 //! `GET /api/events`: what happens to streams and viewers, as server-sent events.
 
 use super::Api;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::views::rfc3339;
 use crate::graph::events::{Heard, StreamChange};
 use crate::graph::{Event, SourceError};
@@ -10,21 +10,29 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::{Router, routing::get};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Clients at most: each holds a connection.
 const MAX_CLIENTS: usize = 256;
 /// A comment is sent after so long without an event, so that proxies and clients know that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/api/events", get(events))
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(events))
 }
 
+/// What happens from now on, as server-sent events
+///
+/// `state`, `viewer`, `stream`, `config`, and `lost` for a client that was too slow; a comment every 15 s.
+#[utoipa::path(get, path = "/api/events", tag = "streams",
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream", description = "Goes on until it is closed"),
+        (status = 503, description = "As many clients as allowed", body = ErrorBody)))]
 async fn events(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     if api.registry.events().listeners() >= MAX_CLIENTS {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many listeners")

@@ -10,10 +10,10 @@ mod events;
 mod health;
 mod hls;
 mod ice;
-mod kick;
 pub mod live;
 mod openapi;
 mod pages;
+mod pictures;
 mod preload;
 pub mod request;
 mod schemes;
@@ -25,6 +25,7 @@ mod webrtc;
 pub use status::Info;
 
 use crate::consumers::hls::Hls;
+use crate::consumers::pictures::Pictures;
 use crate::consumers::rtsp::Publishing;
 use crate::consumers::webrtc::WebRtc;
 use crate::graph::Registry;
@@ -53,6 +54,8 @@ pub struct Api {
     pub hls: Arc<Hls>,
     /// Streams that are published to other servers.
     pub publishing: Arc<Publishing>,
+    /// Snapshots and MJPEG viewers.
+    pub pictures: Arc<Pictures>,
     /// What `/api` tells of this process.
     pub info: Info,
     /// The URL schemes that sources can have.
@@ -84,11 +87,11 @@ pub fn router(api: Arc<Api>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(openapi::document())
         .merge(streams::routes())
         .merge(dot::routes())
-        .merge(kick::routes())
         .merge(preload::routes())
         .merge(events::routes())
         .merge(webrtc::routes())
         .merge(hls::routes())
+        .merge(pictures::routes())
         .merge(status::routes())
         .merge(health::routes())
         .merge(config::routes())

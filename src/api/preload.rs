@@ -1,6 +1,6 @@
 //! `/api/preload`: which streams are kept warm.
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::request::Query;
 use super::streams::codecs;
 use super::{Api, blocking, views};
@@ -8,18 +8,20 @@ use crate::config::{Config, DEFAULT_PRELOAD};
 use crate::graph::preload::FORMAT_NAME;
 use crate::graph::{Preload, Wants};
 use crate::media::Kind;
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, routing::get};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 const EXAMPLE: &str = "PUT /api/preload?src=front&video&audio";
 
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/api/preload", get(list).put(put).delete(delete))
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(list, put, delete))
 }
 
 /// What a text of the configuration asks for.
@@ -51,7 +53,11 @@ pub(super) fn of_config(config: &Config) -> Result<Vec<(String, Preload)>, (Stri
     config.preload.iter().map(read).collect()
 }
 
-/// go2rtc's form: `{"front": {"query": "video&audio", "consumer": {…}}}`.
+/// What is kept warm
+///
+/// By the stream's name: `query`, `state`, and the `consumer` that keeps it warm.
+#[utoipa::path(get, path = "/api/preload", tag = "streams",
+    responses((status = 200, description = "By the stream's name", body = Value)))]
 async fn list(State(api): State<Arc<Api>>) -> Json<Value> {
     let view = |(name, preload): (String, Preload)| {
         let stream = api.registry.get(&name);
@@ -65,6 +71,15 @@ async fn list(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(Value::Object(api.registry.preloads().into_iter().map(view).collect::<Map<_, _>>()))
 }
 
+/// Keeps a stream warm
+#[utoipa::path(put, path = "/api/preload", tag = "streams",
+    params(
+        ("src" = String, Query, description = "The stream's name"),
+        ("video" = Option<String>, Query, description = "Video: empty for any codec, or a list such as `h264`"),
+        ("audio" = Option<String>, Query, description = "The same for sound; neither means both")),
+    responses(
+        (status = 200, description = "Saved and done", body = Value),
+        (status = 404, description = "Unknown stream", body = ErrorBody)))]
 async fn put(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     let name = query.require("src", EXAMPLE)?.to_owned();
     if api.registry.get(&name).is_none() {
@@ -81,6 +96,12 @@ fn written((key, value): (&str, &str)) -> String {
     if value.is_empty() { encoded(key).to_string() } else { format!("{}={}", encoded(key), encoded(value)) }
 }
 
+/// Keeps a stream warm no longer
+#[utoipa::path(delete, path = "/api/preload", tag = "streams",
+    params(("src" = String, Query, description = "The stream's name")),
+    responses(
+        (status = 200, description = "Saved and done", body = Value),
+        (status = 404, description = "It is not kept warm", body = ErrorBody)))]
 async fn delete(State(api): State<Arc<Api>>, query: Query) -> Result<Response, ApiError> {
     let name = query.require("src", "DELETE /api/preload?src=front")?.to_owned();
     if !api.registry.preloads().contains_key(&name) {

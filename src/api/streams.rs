@@ -8,8 +8,9 @@ use super::request::{Bodies, Name, Query, media_type};
 use super::views::{self, StreamView};
 use super::{Api, blocking};
 use crate::config::{StreamConfig, check_source};
+use crate::graph::preload::FORMAT_NAME;
 use crate::graph::registry::MAX_STREAMS;
-use crate::graph::{Change, Producer, Stream, Wants};
+use crate::graph::{Change, Consumer, Producer, Stream, Wants};
 use crate::media::{Codec, Kind};
 use axum::Json;
 use axum::body::Body;
@@ -313,12 +314,19 @@ async fn publish(State(api): State<Arc<Api>>, query: Query) -> Result<Response, 
         ("id" = String, Path, description = "The consumer's id, as the stream shows it")),
     responses(
         (status = 200, body = Ended, description = "It was told to go"),
-        (status = 404, description = "Unknown stream or consumer", body = ErrorBody)))]
+        (status = 404, description = "Unknown stream or consumer", body = ErrorBody),
+        (status = 409, description = "It is a preload", body = ErrorBody)))]
 async fn end_consumer(
     State(api): State<Arc<Api>>,
     Path((name, id)): Path<(String, String)>,
 ) -> Result<Json<Ended>, ApiError> {
     let stream = find(&api, &name)?;
+    let id_of = |consumer: &Arc<Consumer>| consumer.id.to_string() == id;
+    if stream.consumers().iter().any(|c| id_of(c) && c.info.lock().format_name == FORMAT_NAME) {
+        return Err(ApiError::new(StatusCode::CONFLICT, "this is no viewer")
+            .detail(format!("it keeps {name:?} warm, as the configuration says"))
+            .hint("DELETE /api/preload?src=NAME ends that"));
+    }
     let is_ended = id.parse().is_ok_and(|id| stream.kick(id));
     if !is_ended {
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no such consumer")

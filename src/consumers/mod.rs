@@ -2,5 +2,6 @@
 //! May use `media`, `rtsp` and `graph`. Must never name a source.
 
 pub mod hls;
+pub mod pictures;
 pub mod rtsp;
 pub mod webrtc;

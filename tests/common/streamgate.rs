@@ -43,7 +43,19 @@ impl Streamgate {
         Streamgate::start_in(folder, &["-c", "streamgate.yaml"])
     }
 
+    /// Starts it with streams given by flags and with this `PATH`: what programs it finds.
+    pub fn with_path(path: &str, streams: &[(&str, &str)]) -> Streamgate {
+        let flags: Vec<String> = streams.iter().map(|(name, url)| format!("--stream={name}={url}")).collect();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let args: Vec<&str> = flags.iter().map(String::as_str).collect();
+        Streamgate::launch(folder, &args, &[("PATH", path)])
+    }
+
     fn start_in(folder: tempfile::TempDir, args: &[&str]) -> Streamgate {
+        Streamgate::launch(folder, args, &[])
+    }
+
+    fn launch(folder: tempfile::TempDir, args: &[&str], variables: &[(&str, &str)]) -> Streamgate {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STREAMGATE_"))
@@ -51,6 +63,7 @@ impl Streamgate {
             command.env_remove(name);
         }
         let mut child = command
+            .envs(variables.iter().copied())
             .args(args)
             .args(["--listen", "127.0.0.1:0"])
             .current_dir(folder.path())
@@ -118,6 +131,16 @@ impl Streamgate {
     /// Open file descriptors: sockets, files, pipes.
     pub fn open_fds(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the process lives").count()
+    }
+
+    /// Processes that it has started and that live.
+    pub fn children(&self) -> usize {
+        let parent = |stat: std::io::Result<String>| {
+            stat.ok()?.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok()
+        };
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let stats = processes.map(|entry| std::fs::read_to_string(entry.path().join("stat")));
+        stats.filter(|stat| stat.is_ok()).filter_map(parent).filter(|parent| *parent == self.pid).count()
     }
 
     /// Whether the process still lives.

@@ -1,6 +1,7 @@
 // One stream's card in the list. Updated in place; everything from the server goes in as text.
 
 import * as format from './format.js';
+import { Thumbnail } from './thumbnail.js';
 
 const STATES = { idle: 'Idle', connecting: 'Connecting', live: 'Live', retrying: 'Retrying' };
 
@@ -19,6 +20,7 @@ export class StreamCard {
       state: find('.state'), word: find('.state span'), source: find('.source'), note: find('.note'), facts: find('dl'), viewers: find('.viewers span'),
       codec: find('[data-field=codec]'), size: find('[data-field=size]'), fps: find('[data-field=fps]'), bitrate: find('[data-field=bitrate]'),
     };
+    this.thumbnail = new Thumbnail(find('.thumbnail'), name);
     const link = find('h2 a');
     link.textContent = name;
     link.title = name;
@@ -35,6 +37,7 @@ export class StreamCard {
     const state = stateOf(stream);
     if (this.element.dataset.state !== state) this.element.dataset.state = state;
     set(parts.word, STATES[state]);
+    this.thumbnail.update(state === 'live' && Boolean(stream?.video_codec));
     const age = state === 'live' || state === 'retrying' ? format.since(stream.since) : '';
     parts.state.title = age && `${STATES[state]} for ${age}`;
 
