@@ -9,6 +9,7 @@ use crate::api::live::Live;
 use crate::api::{self, Api, Info};
 use crate::config::{self, Config, Overrides, Store};
 use crate::consumers::hls::{self, Hls};
+use crate::consumers::mse::{self, Mse};
 use crate::consumers::pictures::{self, Pictures};
 use crate::consumers::rtsp::{self, Publishing, RtspServer};
 use crate::consumers::webrtc::{self, DatagramSocket, WebRtc};
@@ -29,6 +30,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The git revision this was built from; empty if it was built without git.
 pub const REVISION: &str = env!("STREAMGATE_REVISION");
 
+/// WebSockets at the same time.
+const MAX_SOCKETS: usize = 4096;
 /// How long a request waits for a camera.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// From the signal to the end, whatever still hangs.
@@ -86,6 +89,8 @@ pub struct App {
     pictures: Arc<Pictures>,
     rtsp: Arc<RtspServer>,
     publishing: Arc<Publishing>,
+    mse: Arc<Mse>,
+    sockets: Arc<api::ws::Sockets>,
     api: Arc<Api>,
     any_origin: Arc<AtomicBool>,
 }
@@ -123,6 +128,8 @@ impl App {
             source_deadline: PATIENCE,
             ..hls::Options::default()
         });
+        let mse = Mse::new(mse::Options { source_deadline: PATIENCE, ..mse::Options::default() });
+        let sockets = Arc::new(api::ws::Sockets::new(MAX_SOCKETS));
         let rtsp = RtspServer::new(
             registry.clone(),
             rtsp::Options {
@@ -152,6 +159,8 @@ impl App {
             hls: hls.clone(),
             publishing: publishing.clone(),
             pictures: pictures.clone(),
+            mse: mse.clone(),
+            sockets: sockets.clone(),
             info: Info {
                 version: VERSION,
                 revision: REVISION,
@@ -166,7 +175,7 @@ impl App {
             bodies: api::request::Bodies::new(api::MAX_BODY, api::MAX_BODIES),
             configurations: api::request::Bodies::new(config::MAX_FILE_BYTES, api::MAX_CONFIGURATIONS),
         });
-        Ok(App { server, registry, webrtc, hls, pictures, rtsp, publishing, api, any_origin })
+        Ok(App { server, registry, webrtc, hls, pictures, rtsp, publishing, mse, sockets, api, any_origin })
     }
 
     /// Serves until `shutdown`, then ends everything within three seconds.
@@ -187,12 +196,14 @@ impl App {
         let end = async {
             shutdown.cancelled().await;
             tracing::info!("shutting down");
+            self.mse.shutdown();
             tokio::join!(
                 self.webrtc.shutdown(),
                 self.hls.shutdown(),
                 self.pictures.shutdown(),
                 self.rtsp.shutdown(),
                 self.publishing.shutdown(),
+                self.sockets.shutdown(),
                 self.registry.shutdown()
             );
         };

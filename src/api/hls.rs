@@ -12,8 +12,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::options;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use axum::routing::{get, options};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,7 +21,8 @@ use utoipa_axum::routes;
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 const EXAMPLE: &str = "GET /api/stream.m3u8?src=front";
 /// What a path segment may have as it is (RFC 3986 §2.3).
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const UNRESERVED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     let routes = OpenApiRouter::new()
@@ -30,12 +31,19 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(file))
         .route("/api/stream.m3u8", options(preflight))
         .route("/hls/{name}/index.m3u8", options(preflight))
-        .route("/hls/{name}/{prefix}/{file}", options(preflight));
+        .route("/hls/{name}/{prefix}/{file}", options(preflight))
+        // Where the playlist of /api/ws leads go2rtc's players.
+        .route("/api/hls/{name}/{prefix}/{file}", get(file).options(preflight));
     openapi::map_router(routes, |router| {
         router.method_not_allowed_fallback(async |method, uri| {
             open(method_not_allowed(method, uri).await.into_response())
         })
     })
+}
+
+/// A name as one segment of a path, or one value of a query.
+pub(super) fn encoded(name: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(name, UNRESERVED)
 }
 
 /// Players on any site may watch, as with WHEP.
@@ -70,7 +78,7 @@ async fn preflight() -> Response {
 async fn by_query(State(api): State<Arc<Api>>, query: Query, headers: HeaderMap) -> Response {
     let answer = async {
         let name = query.require("src", EXAMPLE)?;
-        let base = format!("../hls/{}/", utf8_percent_encode(name, UNRESERVED));
+        let base = format!("../hls/{}/", encoded(name));
         multivariant(&api, name, &query, &base, &headers).await
     };
     open(answer.await.into_response())
@@ -142,7 +150,8 @@ async fn file(State(api): State<Arc<Api>>, request: Request) -> Response {
 }
 
 async fn answer(api: &Api, uri: &Uri, gzip: bool, range: &str) -> Result<Response, ApiError> {
-    let mut pieces = uri.path().splitn(5, '/').skip(2);
+    let path = uri.path().strip_prefix("/api").unwrap_or(uri.path());
+    let mut pieces = path.splitn(5, '/').skip(2);
     let (Some(name), Some(prefix), Some(file)) = (pieces.next(), pieces.next(), pieces.next()) else {
         return Err(ApiError::bad_request("the path is none of HLS"));
     };
@@ -158,7 +167,7 @@ async fn answer(api: &Api, uri: &Uri, gzip: bool, range: &str) -> Result<Respons
 }
 
 /// `video=` and `audio=` narrow the codecs, as with go2rtc: lists separated by commas; an empty one leaves the kind out.
-fn wants(query: &Query) -> Result<Wants, ApiError> {
+pub(super) fn wants(query: &Query) -> Result<Wants, ApiError> {
     let narrow = |kind: Kind, all: Vec<Codec>| {
         let key = kind.as_str();
         let Some(value) = query.all(key).next() else { return Ok(all) };

@@ -11,6 +11,7 @@ mod health;
 mod hls;
 mod ice;
 pub mod live;
+mod mp4;
 mod openapi;
 mod pages;
 mod pictures;
@@ -21,10 +22,12 @@ mod status;
 mod streams;
 pub mod views;
 mod webrtc;
+pub mod ws;
 
 pub use status::Info;
 
 use crate::consumers::hls::Hls;
+use crate::consumers::mse::Mse;
 use crate::consumers::pictures::Pictures;
 use crate::consumers::rtsp::Publishing;
 use crate::consumers::webrtc::WebRtc;
@@ -52,6 +55,10 @@ pub struct Api {
     pub webrtc: Arc<WebRtc>,
     /// HLS viewers.
     pub hls: Arc<Hls>,
+    /// Viewers by MSE and of MP4.
+    pub mse: Arc<Mse>,
+    /// WebSockets.
+    pub sockets: Arc<ws::Sockets>,
     /// Streams that are published to other servers.
     pub publishing: Arc<Publishing>,
     /// Snapshots and MJPEG viewers.
@@ -91,6 +98,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(events::routes())
         .merge(webrtc::routes())
         .merge(hls::routes())
+        .merge(mp4::routes())
+        .merge(ws::routes())
         .merge(pictures::routes())
         .merge(status::routes())
         .merge(health::routes())

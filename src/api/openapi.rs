@@ -37,6 +37,7 @@ pub(super) struct StreamName {
         (name = "streams", description = "List, look at, create, change and delete streams"),
         (name = "webrtc", description = "Watch with the least delay: WHEP, and go2rtc's forms of it"),
         (name = "hls", description = "Watch where WebRTC can't: HLS and low-latency HLS"),
+        (name = "mp4", description = "MSE over go2rtc's WebSocket, and MP4 files"),
         (name = "pictures", description = "Snapshots and MJPEG"),
         (name = "configuration", description = "The YAML file, over HTTP"),
         (name = "application", description = "This program"),

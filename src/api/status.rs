@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use serde::Serialize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -55,6 +56,15 @@ struct Server {
     name: &'static str,
     version: &'static str,
     revision: &'static str,
+    mse: Muxers,
+}
+
+/// Of MSE and MP4: each fragment is made once for all viewers.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Muxers {
+    muxers_running: u64,
+    muxers_started: u64,
+    fragments: u64,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -88,13 +98,19 @@ async fn status(State(api): State<Arc<Api>>, headers: HeaderMap, uri: Uri) -> Js
     if info.rtsp_listen != info.listen {
         listeners.push(Listener { address: info.rtsp_listen.clone(), protocols: vec!["rtsp"] });
     }
+    let counters = api.mse.counters();
+    let mse = Muxers {
+        muxers_running: counters.running.load(Relaxed),
+        muxers_started: counters.muxers.load(Relaxed),
+        fragments: counters.fragments.load(Relaxed),
+    };
     Json(Application {
         config_path: info.config_path.clone(),
         host: host.to_owned(),
         revision: info.revision,
         rtsp: Rtsp { listen: info.rtsp_listen.clone() },
         version: GO2RTC_VERSION,
-        server: Server { name: "streamgate", version: info.version, revision: info.revision },
+        server: Server { name: "streamgate", version: info.version, revision: info.revision, mse },
         listeners,
         uptime: info.started.elapsed().as_secs(),
     })

@@ -2,6 +2,7 @@
 //! May use `media`, `rtsp` and `graph`. Must never name a source.
 
 pub mod hls;
+pub mod mse;
 pub mod pictures;
 pub mod rtsp;
 pub mod webrtc;

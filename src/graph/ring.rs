@@ -211,6 +211,11 @@ impl<T: Unit> Ring<T> {
         inner.epochs.drain(..last);
     }
 
+    /// The unit that was written last, if it is still held.
+    pub fn newest(&self) -> Option<T> {
+        self.inner.lock().units.back().cloned()
+    }
+
     /// A cursor that reads what is written from now on.
     pub fn live(self: &Arc<Self>) -> Cursor<T> {
         let next = self.inner.lock().end();

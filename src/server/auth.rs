@@ -35,6 +35,8 @@ pub enum Denial {
     Host,
     /// A page of another site sent it.
     CrossSite,
+    /// A page of another site opens a WebSocket: browsers ask nobody before they do.
+    ForeignSocket,
 }
 
 impl Denial {
@@ -48,6 +50,7 @@ impl Denial {
             }
             Denial::Host => "only clients that address the server as localhost may do this",
             Denial::CrossSite => "a page of another site may not do this",
+            Denial::ForeignSocket => "a page of another site may not open a WebSocket here",
         }
     }
 
@@ -58,6 +61,9 @@ impl Denial {
             }
             Denial::Host => "use http://localhost or http://127.0.0.1 with the server's port",
             Denial::CrossSite => "open the server's own page on its own machine",
+            Denial::ForeignSocket => {
+                "to allow players on other sites, set api: {origin: \"*\"} in the configuration"
+            }
         }
     }
 }
@@ -164,6 +170,21 @@ fn is_same_origin(host: &str, headers: &HeaderMap) -> bool {
     same_origin && same_site
 }
 
+/// Whether a WebSocket is opened by a page of another site. As with go2rtc, a `Host` without a port (some proxies drop it)
+/// is met by an origin of any port.
+fn is_foreign_socket(uri: &Uri, headers: &HeaderMap) -> bool {
+    if uri.path() != "/api/ws" {
+        return false;
+    }
+    let host = only_host(uri, headers);
+    headers.get_all(header::ORIGIN).iter().any(|origin| {
+        let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
+        let from = ["http://", "https://"].iter().find_map(|scheme| origin.strip_prefix(scheme));
+        let name = |from: &str| from.rsplit_once(':').map_or(from, |(name, _)| name).to_owned();
+        from.is_none() || (from != host.as_deref() && from.map(name) != host)
+    })
+}
+
 /// Puts the decision before every route of `router`. With `any_origin` (`api.origin: "*"`, which may change) pages on
 /// other sites may read and watch; what [`decide`] keeps for this machine is never opened to them.
 pub fn protect(router: Router, any_origin: Arc<AtomicBool>) -> Router {
@@ -183,6 +204,14 @@ async fn check(State(any_origin): State<Arc<AtomicBool>>, request: Request, next
             Decision::Allow
         }
         None => Decision::Deny(Denial::Remote),
+    };
+    let decision = match decision {
+        Decision::Allow
+            if !any_origin.load(Ordering::Relaxed) && is_foreign_socket(request.uri(), request.headers()) =>
+        {
+            Decision::Deny(Denial::ForeignSocket)
+        }
+        decision => decision,
     };
     if let Decision::Deny(denial) = decision {
         tracing::debug!(method = %request.method(), path = request.uri().path(), ?denial, "request refused");
@@ -279,6 +308,30 @@ mod tests {
             ] {
                 assert_eq!(ask(method, uri, "203.0.113.9:1", headers), Decision::Allow, "{method} {uri}");
             }
+        }
+    }
+
+    #[test]
+    fn only_own_pages_open_websockets() {
+        for (host, origin, foreign) in [
+            ("cam.example:1984", Some("http://cam.example:1984"), false),
+            ("cam.example:1984", None, false),
+            ("cam.example", Some("https://cam.example:8443"), false),
+            ("[::1]:1984", Some("http://[::1]:1984"), false),
+            ("cam.example:1984", Some("http://cam.example:80"), true),
+            ("cam.example:1984", Some("http://evil.example"), true),
+            ("cam.example", Some("http://evilcam.example"), true),
+            ("cam.example", Some("null"), true),
+            ("cam.example", Some("file://"), true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            }
+            let socket = Uri::from_static("/api/ws?src=a");
+            assert_eq!(is_foreign_socket(&socket, &headers), foreign, "{host} {origin:?}");
+            assert!(!is_foreign_socket(&Uri::from_static("/api/streams"), &headers));
         }
     }
 

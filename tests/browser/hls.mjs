@@ -2,8 +2,8 @@
 
 import { poll } from './helpers.mjs';
 
-/** Opens a stream's player page; `before` may prepare the page. */
-export async function openPlayer(browser, streamgate, name, { query = '', before = null } = {}) {
+/** Opens a stream's player page; `before` may prepare the page. MSE is left out: these tests are of HLS. */
+export async function openPlayer(browser, streamgate, name, { query = '?mode=webrtc,hls', before = null } = {}) {
   const page = await browser.newPage();
   await before?.(page);
   await page.goto(streamgate.player(name, query));

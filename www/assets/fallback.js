@@ -3,8 +3,8 @@
 import { PlayError, Retry } from './play-error.js';
 
 /** The words of the `mode` attribute, in the order that is best for most. */
-const KNOWN = ['webrtc', 'hls', 'hls-native'];
-const LABELS = { webrtc: 'WebRTC', hls: 'HLS', 'hls-native': 'HLS by the browser' };
+const KNOWN = ['webrtc', 'mse', 'hls', 'hls-native'];
+export const LABELS = { webrtc: 'WebRTC', mse: 'MSE', hls: 'HLS', 'hls-native': 'HLS by the browser' };
 
 /** `mode` attribute → transports in order. `hls` means hls.js, or the browser itself where that is not to be had. */
 export function parseModes(attribute) {

@@ -8,7 +8,7 @@ const TICK_MS = 1_000;
 const STALLED_MS = 5_000;
 const DEAD_MS = 30_000;
 /** Connected for so long without a picture while the camera is live: another transport's turn. */
-const FIRST_PICTURE_MS = 6_000;
+const FIRST_PICTURE_MS = 4_000;
 /** Pictures stopped while video still arrives. */
 const UNDECODABLE_MS = 10_000;
 const FIRST_RETRY_MS = 1_000;
@@ -16,6 +16,8 @@ const LAST_RETRY_MS = 15_000;
 const SLOW_RETRY_MS = 30_000;
 /** Playing for so long counts as recovered: the next failure starts with short pauses again. */
 const STEADY_MS = 10_000;
+/** A session that can pause is kept for so long. */
+const PARKED_MS = 120_000;
 
 /**
  * Events: `change` (state, error or message changed), `stats` (a new reading), `freeze` (sent just before the picture goes
@@ -46,6 +48,7 @@ export class Playback extends EventTarget {
   #ticker = 0;
   #note = '';
   #playingSince = 0;
+  #parkTimer = 0;
   #watch = null;
 
   /**
@@ -98,19 +101,32 @@ export class Playback extends EventTarget {
     if (this.#wanted) return;
     this.#wanted = true;
     this.#failures = 0;
-    this.#fallback = new Fallback(this.#modes());
     this.error = null;
     addEventListener('online', this.#wake);
     document.addEventListener('visibilitychange', this.#wake);
+    const parked = this.#transport;
+    if (parked) return this.#unpark(parked);
+    this.#fallback = new Fallback(this.#modes());
     this.#open();
   }
 
-  stop() {
-    if (!this.#wanted) return;
+  /** Like stop(), but a session that can pause is kept for a while, so that it goes on at once. */
+  pause() {
+    const transport = this.#transport;
+    const parks = transport?.pause && transport.connection === 'connected' && this.firstFrameMs !== null;
+    this.stop(Boolean(parks));
+  }
+
+  stop(park = false) {
+    if (!this.#wanted) {
+      if (!park) this.#drop(); // what pause() has kept
+      return;
+    }
     this.#wanted = false;
     removeEventListener('online', this.#wake);
     document.removeEventListener('visibilitychange', this.#wake);
-    this.#drop();
+    if (park) this.#park();
+    else this.#drop();
     this.error = null;
     this.#setState('paused');
   }
@@ -132,6 +148,26 @@ export class Playback extends EventTarget {
 
   get #hasMedia() {
     return Boolean(this.#video.srcObject || this.#video.getAttribute('src'));
+  }
+
+  #park() {
+    clearInterval(this.#ticker);
+    this.#upgrade.stop();
+    this.stats = null;
+    this.#transport.pause();
+    this.#video.pause();
+    this.#parkTimer = setTimeout(() => this.#drop(), PARKED_MS);
+  }
+
+  #unpark(transport) {
+    clearTimeout(this.#parkTimer);
+    this.firstFrameMs = null;
+    this.#watch = null;
+    transport.startedAt = performance.now();
+    this.#setState('connecting');
+    transport.resume();
+    this.#connectionChanged(transport);
+    this.#begin(transport);
   }
 
   async #open() {
@@ -175,6 +211,7 @@ export class Playback extends EventTarget {
 
   /** Ends the session, if there is one, and keeps its last picture. */
   #drop() {
+    clearTimeout(this.#parkTimer);
     clearTimeout(this.#retryTimer);
     clearInterval(this.#ticker);
     this.#upgrade.stop();
@@ -190,6 +227,7 @@ export class Playback extends EventTarget {
 
   #fail(transport, error) {
     if (transport !== this.#transport) return;
+    if (!this.#wanted) return this.#drop(); // it was parked
     const steady = this.#playingSince > 0 && performance.now() - this.#playingSince > STEADY_MS;
     if (steady) this.#failures = 0;
     if (steady && !this.#fallback.reason) this.#upgrade.forgive();

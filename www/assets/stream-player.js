@@ -1,8 +1,9 @@
 // <stream-player src="name">: plays one stream of a Streamgate server. docs/player.md has the manual.
 
-import { parseModes } from './fallback.js';
+import { LABELS, parseModes } from './fallback.js';
 import { HlsTransport } from './hls-transport.js';
 import { NativeHlsTransport } from './hls-native.js';
+import { MseTransport } from './mse.js';
 import { Playback } from './playback.js';
 import { buildView, ICONS } from './player-view.js';
 import { StatsView } from './stats-view.js';
@@ -14,7 +15,7 @@ const COUNTDOWN_MS = 250;
 /** The server this file came from; its root is one folder up. */
 const HOME = new URL('..', import.meta.url).href;
 
-const TRANSPORTS = { webrtc: WebRtcTransport, hls: HlsTransport, 'hls-native': NativeHlsTransport };
+const TRANSPORTS = { webrtc: WebRtcTransport, mse: MseTransport, hls: HlsTransport, 'hls-native': NativeHlsTransport };
 
 /** The viewer's choice of sound; storage may be forbidden or full. */
 const memory = {
@@ -60,7 +61,7 @@ export class StreamPlayer extends HTMLElement {
   get state() { return this.#playback.state; }
   /** What the viewer is told, '' when all is well. */
   get message() { return this.#playback.message; }
-  /** 'webrtc' | 'hls' | 'hls-native': what plays or is being tried; null when paused. Setting it sets the attribute. */
+  /** 'webrtc' | 'mse' | 'hls' | 'hls-native': what plays or is being tried; null when paused. Setting it sets the attribute. */
   get mode() { return this.#playback.mode; }
   set mode(value) { this.setAttribute('mode', value); }
   /** Why it is not the first one of the `mode` attribute, '' when it is. */
@@ -83,7 +84,7 @@ export class StreamPlayer extends HTMLElement {
   set src(value) { this.setAttribute('src', value); }
 
   play() { if (this.src) this.#playback.start(); }
-  pause() { this.#playback.stop(); }
+  pause() { this.#playback.pause(); }
 
   connectedCallback() {
     const sound = memory.read();
@@ -228,7 +229,7 @@ export class StreamPlayer extends HTMLElement {
     const { mode } = this.#ui;
     const { state, reason } = this.#playback;
     mode.hidden = state === 'paused' || state === 'error';
-    mode.textContent = this.mode === 'webrtc' ? 'WebRTC' : 'HLS';
+    mode.textContent = this.mode === 'hls-native' ? 'HLS' : LABELS[this.mode];
     mode.classList.toggle('second', Boolean(reason));
     mode.title = reason;
   }

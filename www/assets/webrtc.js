@@ -4,6 +4,7 @@
 //   mode            its word in the player's `mode` attribute
 //   connect(video)  start; resolves when media may flow, rejects with a PlayError; sets video.srcObject or video.src
 //   close()         end it at once; safe at any time, also twice
+//   pause()         stop the media and keep the session; resume() goes on with it. May be left out, then a pause is the end
 //   stats()         → Promise of the object that StatsReader describes
 //   check()         → Promise of a PlayError or null: what the server says of a session that has gone quiet; may be left out, then
 //                   such a session is begun anew
@@ -11,7 +12,7 @@
 //   startedAt       performance.now() when the server was first asked
 //   hasVideo        false when the stream turned out to be sound only
 // and the events `connection` and `failed` (detail: PlayError). Another way to get the media is another file like this one:
-// hls-transport.js, hls-native.js. This one also has attach(video), to show a session in another <video> than it began with.
+// mse.js, hls-transport.js, hls-native.js. This one also has attach(video), to show a session in another <video> than it began with.
 
 import { PlayError, Retry } from './play-error.js';
 import { StatsReader } from './webrtc-stats.js';
@@ -19,7 +20,7 @@ import { StatsReader } from './webrtc-stats.js';
 const REQUEST_DEADLINE_MS = 25_000;
 const CONNECT_DEADLINE_MS = 10_000;
 /** Where another transport waits for its turn. */
-const IMPATIENT_CONNECT_DEADLINE_MS = 6_000;
+const IMPATIENT_CONNECT_DEADLINE_MS = 4_000;
 /** When ICE servers became known only after the offer was made, try again with them sooner. */
 const CONNECT_DEADLINE_WITHOUT_ICE_SERVERS_MS = 4_000;
 const DISCONNECTED_GRACE_MS = 4_000;

@@ -153,7 +153,11 @@ impl Lane {
         self.step = (MAX_COMPRESSED / units.max(1)).clamp(1, STEP);
         self.last_in = None;
         let live = newest.wrapping_add(self.offset);
-        self.last_out.get_or_insert(live.wrapping_sub(units.saturating_mul(self.step)));
+        let begin = live.wrapping_sub(units.saturating_mul(self.step));
+        // As a difference, because an offset may have wrapped.
+        if self.last_out.is_none_or(|last| (begin.wrapping_sub(last) as i64) > 0) {
+            self.last_out = Some(begin);
+        }
     }
 
     /// Numbers a packet. Timestamps of new units grow, by a small step where the source's own are behind what

@@ -316,6 +316,12 @@ impl WebRtc {
         self.shared.workers.command(known.route, Command::End(known.route.peer, End::Closed))
     }
 
+    /// Stops a session's media, or goes on with it. False if there is none of that name.
+    pub fn pause(&self, session: &str, paused: bool) -> bool {
+        let Some(known) = self.shared.workers.demux().session(session) else { return false };
+        self.shared.workers.command(known.route, Command::Pause(known.route.peer, paused))
+    }
+
     /// What takes the UDP port's datagrams.
     pub fn receiver(self: &Arc<Self>) -> Receiver {
         let letters = (0..self.shared.workers.count()).map(|_| Letters::default()).collect();

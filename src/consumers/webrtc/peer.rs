@@ -95,6 +95,8 @@ pub struct Peer {
     errors: u32,
     end: Option<End>,
     needs: Needs,
+    /// The viewer wants no media for now.
+    paused: bool,
     pacer: Pacer,
     /// Video that waits for its turn.
     queue: VecDeque<Packet>,
@@ -134,6 +136,7 @@ impl Peer {
             errors: 0,
             end: None,
             needs: Needs::default(),
+            paused: false,
             pacer: Pacer::new(pacing, now),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -245,7 +248,7 @@ impl Peer {
             }
         });
         runs.flush();
-        self.needs.replay |= picture_lost && self.replay_helps(now);
+        self.needs.replay |= picture_lost && !self.paused && self.replay_helps(now);
         true
     }
 

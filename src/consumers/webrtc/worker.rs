@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use str0m::IceCreds;
 
-/// ICE restarts that wait for a worker, at most; other commands are bounded by the number of sessions.
+/// ICE restarts and pauses that wait for a worker, at most; other commands are bounded by the number of sessions.
 const MAX_RESTARTS: usize = 256;
 /// Packets that are read from a source at once.
 const BATCH: usize = 256;
@@ -55,6 +55,8 @@ pub enum Command {
     Add(Box<Peer>),
     /// A session ends.
     End(u64, End),
+    /// A session's media stops, or goes on.
+    Pause(u64, bool),
     /// The viewer restarts ICE: our new credentials and the viewer's.
     Restart(u64, IceCreds, IceCreds),
 }
@@ -89,8 +91,8 @@ impl Mailbox {
             self.peers.fetch_add(1, Ordering::Relaxed);
         }
         let mut inbox = self.inbox.lock();
-        let restart = matches!(command, Command::Restart(..));
-        if inbox.stop || (restart && inbox.commands.len() >= MAX_RESTARTS) {
+        let as_often_as_wished = matches!(command, Command::Restart(..) | Command::Pause(..));
+        if inbox.stop || (as_often_as_wished && inbox.commands.len() >= MAX_RESTARTS) {
             return false;
         }
         inbox.commands.push(command);
@@ -327,6 +329,7 @@ impl Worker {
                 self.look_after(id);
             }
             Command::End(peer, end) => self.touch(peer, |peer, _| peer.set_ended(end)),
+            Command::Pause(peer, paused) => self.touch(peer, |peer, _| peer.set_paused(paused)),
             Command::Restart(peer, local, remote) => {
                 self.touch(peer, |peer, runs| peer.restart_ice(local, remote, Instant::now(), runs));
             }

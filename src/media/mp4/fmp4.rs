@@ -131,6 +131,40 @@ pub fn fragment(sequence: u32, runs: &[Run<'_>]) -> Bytes {
     out.into()
 }
 
+/// The times of a fragment's first sample, and with it of the fragment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Decode time of the first sample.
+    pub decode_time: u64,
+    /// Its duration.
+    pub first_duration: u32,
+    /// Video: its composition offset.
+    pub first_offset: i32,
+}
+
+/// Appends a copy of a [`fragment`] that has one run, with other times of its first sample. Nothing is appended for what is
+/// too short to be one.
+pub fn retimed(fragment: &[u8], video: bool, times: Times, out: &mut Vec<u8>) {
+    // `moof`, `mfhd`, the head of `traf`, `tfhd`, then `tfdt` with its head of 12 and its 8 bytes.
+    let decode_time = 8 + 16 + 8 + if video { 16 } else { 20 } + 12;
+    // The head of `trun` of 20 bytes, then duration, size, flags and offset of the first sample.
+    let duration = decode_time + 8 + 20;
+    let Some((head, rest)) = fragment.split_at_checked(duration + 16) else { return };
+    let at = out.len();
+    out.extend_from_slice(head);
+    out.extend_from_slice(rest);
+    let mut put = |offset: usize, bytes: &[u8]| {
+        if let Some(place) = out.get_mut(at + offset..at + offset + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    };
+    put(decode_time, &times.decode_time.to_be_bytes());
+    put(duration, &times.first_duration.to_be_bytes());
+    if video {
+        put(duration + 12, &times.first_offset.to_be_bytes());
+    }
+}
+
 fn traf_size(run: &Run<'_>) -> usize {
     8 + tfhd_size(run) + 20 + trun_size(run)
 }
@@ -223,5 +257,22 @@ mod tests {
             assert_eq!(&bytes[at..at + text.len()], text);
         }
         assert_eq!(mdat.data, b"keydeltasound");
+    }
+
+    #[test]
+    fn a_copy_has_other_times_and_nothing_else() {
+        let samples = [sample(3000, 6000, true, b"key"), sample(3600, -9, false, b"delta")];
+        for video in [true, false] {
+            let run = |decode_time, samples| [Run { track_id: 1, video, decode_time, samples }];
+            let before = fragment(42, &run(1 << 40, &samples));
+            let changed = [sample(7, if video { -5 } else { 6000 }, true, b"key"), samples[1].clone()];
+            let after = fragment(42, &run(8, &changed));
+            let mut copy = b"before".to_vec();
+            let times = Times { decode_time: 8, first_duration: 7, first_offset: -5 };
+            retimed(&before, video, times, &mut copy);
+            assert_eq!(copy[6..], after[..], "video: {video}");
+            retimed(&before[..80], video, times, &mut copy);
+            assert_eq!(copy.len(), 6 + after.len());
+        }
     }
 }

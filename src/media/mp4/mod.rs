@@ -10,5 +10,5 @@ mod order;
 
 pub use audio::AudioTrack;
 pub use codecs::Media;
-pub use fmp4::{Run, Sample, fragment, init_segment};
+pub use fmp4::{Run, Sample, Times, fragment, init_segment, retimed};
 pub use order::DecodeOrder;

@@ -30,6 +30,19 @@ const KEYFRAME_NEAR: Duration = Duration::from_millis(300);
 const CLOCK_MARGIN: Duration = Duration::from_secs(1);
 
 impl Peer {
+    /// Stops the media, or goes on with the cached GOP. The session itself stays up.
+    pub fn set_paused(&mut self, paused: bool) {
+        if std::mem::replace(&mut self.paused, paused) == paused {
+            return;
+        }
+        self.queue = VecDeque::new();
+        (self.queued_bytes, self.queue_next) = (0, None);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.setup.kind == Kind::Video) {
+            lane.waiting = Waiting::Start;
+        }
+        self.needs.media |= !paused && self.connected;
+    }
+
     /// Sends the GOP that the source has cached, so that the picture appears at once. `backlog` ends where the
     /// source's cursor is.
     pub fn begin(
@@ -40,7 +53,7 @@ impl Peer {
         now: Instant,
         runs: &mut Runs,
     ) {
-        if self.enter(source, epoch) {
+        if self.enter(source, epoch) && !self.paused {
             self.queue_gop(source, backlog, MAX_START, now);
             self.pump_if_due(now, runs);
             self.settle(now, runs);
@@ -115,7 +128,7 @@ impl Peer {
         now: Instant,
         runs: &mut Runs,
     ) {
-        if !self.enter(source, &batch.epoch) {
+        if !self.enter(source, &batch.epoch) || self.paused {
             return;
         }
         let Some(way) = self.paths.way() else { return };
