@@ -155,7 +155,7 @@ async fn whatever_is_wrong_is_said_in_json_with_a_fitting_status() {
 async fn other_methods_are_answered_with_those_that_are_possible() {
     let streamgate = Streamgate::with_streams(&[("front", DEAD)]);
     for (method, path, allowed) in [
-        ("POST", "/api/streams", "GET,HEAD,PUT,PATCH,DELETE"),
+        ("POST", "/api/preload", "GET,HEAD,PUT,DELETE"),
         ("POST", "/api/streams/front", "GET,HEAD,PUT,PATCH,DELETE"),
         ("DELETE", "/api", "GET,HEAD"),
         ("PUT", "/healthz", "GET,HEAD"),
