@@ -81,7 +81,7 @@ fn write_head(out: &mut String, segment: &Segment, init: Option<u32>) -> std::fm
     if init != Some(segment.init) {
         writeln!(out, "#EXT-X-MAP:URI=\"init{}.mp4\"", segment.init)?;
     }
-    let wall = jiff::Timestamp::from_millisecond(segment.wall_ms).unwrap_or_default();
+    let wall = jiff::Timestamp::from_millisecond(segment.wall_ms.round() as i64).unwrap_or_default();
     writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{wall:.3}")
 }
 

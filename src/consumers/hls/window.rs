@@ -40,8 +40,8 @@ pub struct Segment {
     pub init: u32,
     /// Timestamps or tracks differ from those of the segment before.
     pub discontinuity: bool,
-    /// Wall clock of its beginning, in milliseconds since 1970.
-    pub wall_ms: i64,
+    /// Wall clock of its beginning, in milliseconds since 1970. Not rounded: that would add up over the segments.
+    pub wall_ms: f64,
     /// Its parts.
     pub parts: Vec<Part>,
     /// All parts' bytes, once it is complete. The parts are slices of it then.
@@ -133,7 +133,7 @@ impl Window {
                 let id = self.inits.last_key_value().map_or(0, |(id, _)| id + 1);
                 self.growing.discontinuity = !self.inits.is_empty();
                 self.growing.init = id;
-                self.growing.wall_ms = wall_ms;
+                self.growing.wall_ms = wall_ms as f64;
                 self.inits.insert(id, init);
                 self.part_target = part_target;
                 self.description = Description { codecs, size, fps };
@@ -154,7 +154,7 @@ impl Window {
         let next = Segment {
             number: self.growing.number + 1,
             init: self.growing.init,
-            wall_ms: self.growing.wall_ms + (duration * 1000.0).round() as i64,
+            wall_ms: self.growing.wall_ms + duration * 1000.0,
             ..Segment::default()
         };
         let mut complete = std::mem::replace(&mut self.growing, next);
@@ -269,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn the_wall_clock_of_segments_does_not_drift() {
+        let mut window = window(1 << 20);
+        // 50 pictures at 30 a second: no whole number of milliseconds.
+        for _ in 0..3000 {
+            window.apply(Event::Part {
+                data: Bytes::from_static(b"x"),
+                duration: 5.0 / 3.0,
+                independent: true,
+            });
+            window.apply(Event::SegmentEnd);
+        }
+        assert!((window.growing.wall_ms - 5_000_000.0).abs() < 1.0, "{} ms", window.growing.wall_ms);
+    }
+
+    #[test]
     fn a_new_start_is_a_discontinuity_with_its_own_init_segment() {
         let mut window = window(1 << 20);
         window.apply(part(1));
@@ -276,7 +291,7 @@ mod tests {
         window.apply(part(2));
         assert_eq!((window.growing.number, window.growing.init), (1, 1));
         assert!(window.growing.discontinuity && !window.segments[0].discontinuity);
-        assert_eq!(window.growing.wall_ms, 5000);
+        assert_eq!(window.growing.wall_ms, 5000.0);
         for _ in 0..20 {
             window.apply(Event::SegmentEnd);
             window.apply(part(1));
