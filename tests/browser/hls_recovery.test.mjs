@@ -39,6 +39,22 @@ test('an open HLS session goes on after the camera was killed and came back', as
   await poll('it is near live again', 15_000, async () => (await player(page)).stats?.latencyMs < 2000);
 });
 
+test('a camera that comes late and then stalls is waited for in the same page', async (t) => {
+  const camera = await startCamera(t, 'video=h264,gop=25,audio=aac');
+  await camera.kill();
+  const streamgate = await startStreamgate(t, { streams: { cam: camera.url } });
+  const page = await openPlayer(await openChromium(t), streamgate, 'cam', { query: '?mode=hls' });
+  await poll('the viewer is told', 30_000, async () => (await player(page)).state === 'error');
+  await camera.start();
+  await playing(page, 30, 60_000);
+  await mark(page);
+  camera.command('stall /cam'); // the connection stays; a new one gets media
+  await poll('the viewer is told', 30_000, async () => (await player(page)).state === 'waiting');
+  const { time } = await player(page);
+  await poll('it goes on', 60_000, async () => (await player(page)).time > time + 2);
+  assert.ok(await isSameSession(page), 'the page and its session stayed');
+});
+
 test('a camera that is away for long is waited for in the same page', async (t) => {
   const camera = await startCamera(t, 'clip=h264_high_bf3_g60');
   const streamgate = await startStreamgate(t, { streams: { cam: camera.url } });
