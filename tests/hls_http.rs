@@ -115,6 +115,10 @@ async fn headers_are_what_players_and_caches_need() {
     let init = url.replace("index.m3u8", "init0.mp4");
     let range = request("GET", &init, &[("range", "bytes=4-7")], "").await;
     assert_eq!((range.status, range.body.as_slice()), (206, &b"ftyp"[..]));
+    let beyond = request("GET", &init, &[("range", "bytes=999999-")], "").await;
+    assert_eq!(beyond.status, 416);
+    assert!(beyond.header("content-range").starts_with("bytes */"), "{:?}", beyond.headers);
+    assert!(beyond.json()["error"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]

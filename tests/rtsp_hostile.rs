@@ -210,12 +210,12 @@ async fn garbage_is_refused() {
     let nothing = describing("RTSP/1.0 200 OK\r\n\r\n", None).await;
     assert!(refusal(&nothing).await.contains("described no media"));
     let foreign = describing(
-        "RTSP/1.0 200 OK\r\nContent-Length: 48\r\n\r\nm=video 0 RTP/AVP 26\r\nm=application 0 RTP/AVP 99",
+        "RTSP/1.0 200 OK\r\nContent-Length: 48\r\n\r\nm=video 0 RTP/AVP 32\r\nm=application 0 RTP/AVP 99",
         None,
     )
     .await;
     let why = refusal(&foreign).await;
-    assert!(why.contains("it has video JPEG, application"), "{why}");
+    assert!(why.contains("it has video MPV, application"), "{why}");
 }
 
 #[tokio::test]

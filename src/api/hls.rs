@@ -217,8 +217,12 @@ fn media(bytes: Bytes, asked: &str, max_age: u64) -> Response {
     let (status, body, content_range) = match range(asked, length) {
         None => (StatusCode::OK, bytes, None),
         Some(Err(())) => {
-            let size = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
-            return (StatusCode::RANGE_NOT_SATISFIABLE, size, Body::empty()).into_response();
+            let refused = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "the range is beyond the end")
+                .detail(format!("the file has {length} bytes"));
+            return match HeaderValue::try_from(format!("bytes */{length}")) {
+                Ok(size) => refused.header(header::CONTENT_RANGE, size).into_response(),
+                Err(_) => refused.into_response(),
+            };
         }
         Some(Ok((from, to))) => {
             let what = format!("bytes {from}-{}/{length}", to - 1);
