@@ -49,7 +49,8 @@ test('a camera that comes late and then stalls is waited for in the same page', 
   await playing(page, 30, 60_000);
   await mark(page);
   camera.command('stall /cam'); // the connection stays; a new one gets media
-  await poll('the viewer is told', 30_000, async () => (await player(page)).state === 'waiting');
+  await poll('the camera is dialled again', 30_000, async () => (await streamgate.stream('cam')).state === 'retrying');
+  // After seconds of silence the buffer is empty: what plays from here on is new.
   const { time } = await player(page);
   await poll('it goes on', 60_000, async () => (await player(page)).time > time + 2);
   assert.ok(await isSameSession(page), 'the page and its session stayed');

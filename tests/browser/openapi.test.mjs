@@ -111,7 +111,7 @@ test('the page shows every operation, from this server alone', async (t) => {
   const expected = Object.values(paths).flatMap((item) => METHODS.filter((method) => item[method])).length;
   await poll('all are shown', 10_000, async () => (await shown.count()) === expected);
   await page.locator('summary', { hasText: 'Creates or replaces a stream' }).first().click();
-  assert.ok(await page.getByText(/curl -X PUT/).first().isVisible());
+  await page.locator('details[open]').getByText(/curl -X PUT/).waitFor({ timeout: 10_000 });
   await screenshot(page, 'api-docs');
   assert.deepEqual(faults, []);
 });
