@@ -397,6 +397,9 @@ async fn what_is_out_of_place_gets_its_status() {
     let port = here.local_addr().unwrap().port();
     let mut client = Client::connect(streamgate.port, "cam").await;
     client.ask("DESCRIBE", "", "").await;
+    let former = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let former = format!("Transport: RTP/AVP;unicast;client_port={former}-{}\r\n", former ^ 1);
+    assert_eq!(client.ask("SETUP", "/trackID=0", &former).await.0, 200);
     let transport =
         format!("Transport: RTP/AVP;unicast;destination=127.0.0.2;client_port={port}-{}\r\n", port ^ 1);
     let (status, answer) = client.ask("SETUP", "/trackID=0", &transport).await;
@@ -406,7 +409,10 @@ async fn what_is_out_of_place_gets_its_status() {
     tokio::time::timeout(SOON, here.recv_from(&mut packet)).await.expect("media comes").expect("received");
     assert_eq!(&packet[..1], [0x80]);
     assert!(there.try_recv(&mut packet).is_err());
-    drop(client);
+    let mut other = Client::connect(streamgate.port, "cam").await;
+    other.ask("DESCRIBE", "", "").await;
+    assert_eq!(other.ask("SETUP", "/trackID=0", &former).await.0, 200, "ports that were given up are free");
+    drop((client, other));
     eventually("everybody has left", SOON, async || consumers(&streamgate, "cam").await.is_empty()).await;
 
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

@@ -40,6 +40,10 @@ impl Cache {
     /// The place of a stream's picture.
     pub fn slot(&self, stream: &Arc<Stream>, size: Size) -> Arc<Slot> {
         let mut slots = self.0.lock();
+        if slots.len() >= 2 * MAX_PICTURES {
+            // Places of requests that came to nothing: a client may ask for a new size each time.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.made.lock().is_some());
+        }
         let slot =
             slots.entry((stream.name().to_owned(), size)).or_insert_with(|| Arc::new(Slot::new(stream)));
         if !std::ptr::eq(slot.stream.as_ptr(), Arc::as_ptr(stream)) {
@@ -92,5 +96,37 @@ impl Slot {
     pub fn keep(&self, shot: &Shot, jpeg: Bytes) {
         let of = (shot.epoch, shot.frame.rtp_time);
         *self.made.lock() = Some(Made { of, jpeg, at: Instant::now() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StreamConfig;
+    use crate::graph::{BoxFuture, Registry, Source, SourceError, SourceWriter};
+
+    struct Nothing;
+    impl Source for Nothing {
+        fn run<'a>(&'a self, _: &'a mut SourceWriter) -> BoxFuture<'a, Result<(), SourceError>> {
+            Box::pin(std::future::pending())
+        }
+        fn url(&self) -> &str {
+            "test:"
+        }
+        fn format_name(&self) -> &'static str {
+            "test"
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_to_nothing_leave_no_places_without_end() {
+        let registry = Registry::new(Arc::new(|_: &str| Ok(Arc::new(Nothing))));
+        registry.set("front", StreamConfig::new(vec!["test:".into()])).unwrap();
+        let stream = registry.get("front").unwrap();
+        let cache = Cache::default();
+        for width in 16..4000 {
+            drop(cache.slot(&stream, Size { width: Some(width), height: None }));
+        }
+        assert!(cache.0.lock().len() <= 2 * MAX_PICTURES);
     }
 }

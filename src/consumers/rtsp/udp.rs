@@ -237,8 +237,13 @@ impl UdpSession {
             Entry::Occupied(_) => {}
             Entry::Vacant(place) => drop(place.insert(self.heard.clone())),
         }
+        let replaced = self.to.iter().find(|(other, ..)| *other == track).map(|(_, _, before)| *before);
         self.to.retain(|(other, ..)| *other != track);
         self.to.push((track, rtp, rtcp));
+        // A track that is set up again leaves its former ports to others.
+        if let Some(before) = replaced.filter(|before| !self.to.iter().any(|(_, _, used)| used == before)) {
+            self.ports.heard.remove_if(&before, |_, heard| Arc::ptr_eq(heard, &self.heard));
+        }
         Ok(())
     }
 
