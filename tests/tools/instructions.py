@@ -26,10 +26,7 @@ def output(*command):
 
 def built():
     """The path of the bench's binary."""
-    # The profile is said here too, so that a developer's own settings do not change what is counted.
-    profile = 'profile.dev.package.streamgate.opt-level=1'
-    lines = output("cargo", "build", "--locked", "--bench", "instructions", "--message-format=json",
-                   "--config", profile).splitlines()
+    lines = output("cargo", "build", "--locked", "--bench", "instructions", "--message-format=json").splitlines()
     for message in map(json.loads, lines):
         if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "instructions":
             return message["executable"]
