@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
 
 /// Socket buffer that is asked for, in bytes; the system may give less.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
@@ -20,6 +19,23 @@ const RECEIVE_BATCH: usize = if BATCH_SIZE < 16 { BATCH_SIZE } else { 16 };
 const MAX_RUN: usize = 65_000;
 /// Pause after an error of the socket itself, so that a lasting one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// What waits for datagrams. Tokio's own socket would also wait for room to send, which the kernel then reports after
+/// every single system call that sends: a wake-up for nothing, on another core.
+#[cfg(unix)]
+type Socket = tokio::io::unix::AsyncFd<std::net::UdpSocket>;
+#[cfg(not(unix))]
+type Socket = tokio::net::UdpSocket;
+
+#[cfg(unix)]
+#[expect(deprecated, reason = "its replacement is unsafe, for the sake of types whose descriptor may change")]
+fn register(socket: std::net::UdpSocket) -> io::Result<Socket> {
+    Socket::with_interest(socket, Interest::READABLE)
+}
+#[cfg(not(unix))]
+fn register(socket: std::net::UdpSocket) -> io::Result<Socket> {
+    Socket::from_std(socket)
+}
 
 /// One received datagram.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +55,7 @@ pub type OnDatagrams = Box<dyn FnMut(&mut dyn Iterator<Item = Datagram<'_>>) + S
 /// The UDP socket on the one port.
 #[derive(Debug)]
 pub struct UdpPort {
-    socket: UdpSocket,
+    socket: Socket,
     /// Replaced only by [`UdpPort::restore`].
     state: RwLock<UdpSocketState>,
     local: SocketAddr,
@@ -70,7 +86,7 @@ impl UdpPort {
         let gso = state.max_gso_segments();
         tracing::debug!(%local, gso, gro = state.gro_segments(), "UDP socket ready");
         Ok(UdpPort {
-            socket: UdpSocket::from_std(socket)?,
+            socket: register(socket)?,
             state: RwLock::new(state),
             local,
             gso_refused: AtomicBool::new(false),
@@ -209,8 +225,12 @@ impl UdpPort {
         let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
         let errors = Rate::every(Duration::from_secs(60));
         loop {
-            let receive = || self.state.read().recv((&self.socket).into(), &mut buffers, &mut metas);
-            match self.socket.async_io(Interest::READABLE, receive).await {
+            let mut receive = || self.state.read().recv((&self.socket).into(), &mut buffers, &mut metas);
+            #[cfg(unix)]
+            let received = self.socket.async_io(Interest::READABLE, |_| receive()).await;
+            #[cfg(not(unix))]
+            let received = self.socket.async_io(Interest::READABLE, receive).await;
+            match received {
                 Ok(count) => {
                     on_datagrams(&mut buffers.iter().zip(&metas).take(count).flat_map(datagrams));
                 }
