@@ -10,6 +10,7 @@ Everything listens on loopback and ends with the script. Linux only: CPU time is
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,19 @@ class Program:
 
 def camera(*args, listen="127.0.0.1:0"):
     return Program([BIN, "camera", "--listen", listen, *args], "rtsp://", "stdout")
+
+
+def footage():
+    """720p30 at 2 Mbit/s with one slice in a picture, as IP cameras have it. Without ffmpeg: the demo clip and filler data."""
+    if not shutil.which("ffmpeg"):
+        return "--bitrate", "2M"
+    clip = Path(FOLDER.name) / "footage.mp4"
+    if not clip.exists():
+        picture = "testsrc2=size=1280x720:rate=30:duration=10,noise=alls=12:allf=t,format=yuv420p"
+        encoder = "-c:v libx264 -preset veryfast -bf 0 -g 60 -sc_threshold 0 -b:v 2M -maxrate 2M -bufsize 500k"
+        slices = ["-x264-params", "slices=1:sliced-threads=0"]
+        subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", picture, *encoder.split(), *slices, clip], check=True)
+    return "--clip", str(clip)
 
 
 def server(streams, lasting=True):
@@ -130,7 +144,7 @@ def until(condition, seconds, what):
 
 
 def fanout(seconds):
-    _, streamgate = one_camera("--bitrate", "2M")
+    _, streamgate = one_camera(*footage())
     report = bench(streamgate, "--viewers", 200, "--seconds", seconds, "--floor")
     cost, floor = report["server"], report["floor"]
     yield "200 viewers, CPU for one viewer's frame", f"{cost['cpu_us_per_frame']:.1f} µs", "≤ 18 µs"
@@ -141,7 +155,7 @@ def fanout(seconds):
 
 
 def growth(seconds):
-    _, streamgate = one_camera("--bitrate", "2M")
+    _, streamgate = one_camera(*footage())
     costs = {}
     for viewers in (20, 200, 1000):
         report = bench(streamgate, "--viewers", viewers, "--seconds", seconds, "--decrypt", 2)
@@ -151,7 +165,7 @@ def growth(seconds):
 
 
 def latency(seconds):
-    _, streamgate = one_camera("--bitrate", "2M")
+    _, streamgate = one_camera(*footage())
     for viewers, target in ((20, "≤ 0.3, 1 ms"), (200, "≤ 1, 5 ms")):
         spread = bench(streamgate, "--viewers", viewers, "--seconds", seconds, "--decrypt", 5)["latency_ms"]
         yield f"latency with {viewers} viewers, p50, p99", f"{spread['p50']:.2f}, {spread['p99']:.2f} ms", target
@@ -168,7 +182,7 @@ def join(_seconds):
 
 
 def idle(seconds):
-    cameras, streamgate = one_camera("--bitrate", "2M", "--silent-after", "20s")
+    cameras, streamgate = one_camera(*footage(), "--silent-after", "20s")
     silent = time.monotonic() + 20
     command = bench_command(streamgate, "/api/webrtc?src=front", "--viewers", 200, "--ramp", "2s", "--seconds", 20 + seconds)
     load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -218,7 +232,7 @@ def storm(_seconds):
 
 
 def stuck(seconds):
-    _, streamgate = one_camera("--bitrate", "2M")
+    _, streamgate = one_camera(*footage())
     for stalled in (0, 5):
         report = bench(streamgate, "--viewers", 20 + stalled, "--stall", stalled, "--seconds", seconds, "--decrypt", 5)
         beside = f"beside {stalled} that stopped reading" if stalled else "alone"
@@ -227,7 +241,7 @@ def stuck(seconds):
 
 
 def hls(seconds):
-    _, streamgate = one_camera("--bitrate", "2M")
+    _, streamgate = one_camera(*footage())
     report = bench(streamgate, "--viewers", 1000, "--seconds", seconds, path="/api/stream.m3u8?src=front")
     yield "1000 LL-HLS viewers, CPU per response", f"{report['server']['cpu_us_per_response']:.0f} µs", ""
     yield "the same, responses a second", f"{report['responses'] / report['seconds']:.0f}", ""

@@ -8,6 +8,7 @@ use crate::sources::demo::cameras::{Cameras, Options};
 use clap::Args;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -30,7 +31,9 @@ Examples:
   streamgate -c rehearsal.yaml
       500 cameras of 1 Mbit/s, and a Streamgate that plays them
   streamgate camera --fps 15 --gop 4s
-      a keyframe every four seconds";
+      a keyframe every four seconds
+  streamgate camera --clip footage.mp4
+      your own footage, at its own bit rate";
 
 #[derive(Debug, Args)]
 pub(super) struct CameraArgs {
@@ -40,6 +43,9 @@ pub(super) struct CameraArgs {
     /// Where they listen; without a host on every address of this machine
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8554")]
     listen: ListenAddress,
+    /// Show this MP4 file instead of the demo clip: H.264 without B-frames
+    #[arg(long, value_name = "FILE")]
+    clip: Option<PathBuf>,
     /// Video bits a second of each, e.g. 2M or 800k [default: the clip's own]
     #[arg(long, value_name = "BITS", value_parser = parse_bitrate)]
     bitrate: Option<u64>,
@@ -69,7 +75,11 @@ pub(super) fn run(args: &CameraArgs) -> Result<(), Failure> {
 }
 
 async fn serve(args: &CameraArgs) -> Result<(), Failure> {
+    let read = |file: &PathBuf| {
+        std::fs::read(file).map_err(|error| Failure::misused(format!("--clip {}: {error}", file.display())))
+    };
     let cameras = Cameras::new(&Options {
+        clip: args.clip.as_ref().map(read).transpose()?,
         cameras: args.cameras as usize,
         fps: args.fps,
         bitrate: args.bitrate,

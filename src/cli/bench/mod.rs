@@ -84,7 +84,8 @@ pub(super) struct BenchArgs {
     /// The server's process, on this machine: tells what it used of CPU and memory
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
-    /// Then also measure the floor: sealing and sending the same packets with nothing round it (WebRTC only)
+    /// Then also measure the floor: sealing and sending the same packets at the same times, with nothing round
+    /// it (WebRTC only)
     #[arg(long)]
     floor: bool,
     /// Write the figures as JSON to this file; - is standard output, instead of the table
@@ -149,12 +150,9 @@ async fn bench(args: &BenchArgs, target: http::Target, server: Option<Process>) 
     let mut report = Report::new(args, &shared, &start, &now);
     report.memory(rss_before, rss);
     if args.floor && report.packets > 0 {
-        let floor = tokio::task::spawn_blocking({
-            let shape = report.frame_shape();
-            let viewers = args.viewers as usize;
-            move || floor::measure(viewers, shape)
-        });
-        report.floor(floor.await.map_err(Failure::failed)?.map_err(Failure::failed)?);
+        let packets = std::mem::take(&mut *shared.shapes.lock());
+        let floor = floor::measure(args.viewers as usize, packets).await;
+        report.floor(floor.map_err(Failure::failed)?);
     }
     Ok(report)
 }
@@ -200,11 +198,7 @@ async fn measure(
         }
         tokio::select! {
             () = tokio::time::sleep_until(start + due) => {
-                let role = match started {
-                    first if first < args.decrypt.min(args.viewers - args.stall) => Role::LooksInside,
-                    last if last >= args.viewers - args.stall => Role::Stalls,
-                    _ => Role::Counts,
-                };
+                let role = role(args, started);
                 let shared = shared.clone();
                 viewers.spawn(async move { shared.viewer(role).await });
                 started += 1;
@@ -227,6 +221,18 @@ async fn measure(
     }
 }
 
+/// Those who look inside are spread among all who read, those who stall are the last.
+fn role(args: &BenchArgs, number: u32) -> Role {
+    let readers = args.viewers - args.stall;
+    let look_before =
+        |number: u32| u64::from(number) * u64::from(args.decrypt.min(readers)) / u64::from(readers);
+    match number {
+        number if number >= readers => Role::Stalls,
+        number if look_before(number) < look_before(number + 1) => Role::LooksInside,
+        _ => Role::Counts,
+    }
+}
+
 /// One line on a terminal, overwritten.
 fn progress(args: &BenchArgs, shared: &Shared, what: &str) {
     if !std::io::stderr().is_terminal() {
@@ -243,5 +249,42 @@ fn progress(args: &BenchArgs, shared: &Shared, what: &str) {
 fn clear_progress() {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    #[test]
+    fn those_who_look_inside_are_spread() {
+        let roles = |viewers: u32, decrypt: &str, stall: &str| {
+            let viewers = viewers.to_string();
+            let words = [
+                "bench",
+                "--url",
+                "http://a/",
+                "--viewers",
+                &viewers,
+                "--decrypt",
+                decrypt,
+                "--stall",
+                stall,
+            ];
+            let args = Line::parse_from(words).args;
+            (0..args.viewers).map(|number| role(&args, number)).collect::<Vec<_>>()
+        };
+        use Role::{Counts, LooksInside, Stalls};
+        assert_eq!(roles(6, "2", "0"), [Counts, Counts, LooksInside, Counts, Counts, LooksInside]);
+        assert_eq!(roles(4, "9", "1"), [LooksInside, LooksInside, LooksInside, Stalls]);
+        assert_eq!(roles(3, "0", "0"), [Counts; 3]);
+        assert_eq!(roles(5000, "7", "3").iter().filter(|role| **role == LooksInside).count(), 7);
     }
 }

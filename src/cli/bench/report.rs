@@ -1,6 +1,5 @@
 //! The figures of a run: as a table and as JSON.
 
-use super::floor::Shape;
 use super::shared::{Shared, Totals};
 use super::{BenchArgs, Mark};
 use serde::Serialize;
@@ -158,12 +157,6 @@ impl Report {
             .zip(after)
             .filter(|_| self.viewers.joined > 0)
             .map(|(before, after)| (after as f64 - before as f64) / self.viewers.joined as f64);
-    }
-
-    /// The packets of the average frame.
-    pub fn frame_shape(&self) -> Shape {
-        let packets = self.packets.div_ceil(self.frames.max(1)) as usize;
-        Shape { packets, datagram: self.bytes.div_ceil(self.packets.max(1)) as usize }
     }
 
     pub fn floor(&mut self, packet: Duration) {

@@ -1,5 +1,6 @@
 //! What all viewers of a run share: the target, the counters, the samples.
 
+use super::floor::Shape;
 use super::http::Target;
 use super::{hls, webrtc};
 use parking_lot::Mutex;
@@ -12,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Most latencies that are kept, four bytes each.
 const MAX_LATENCIES: usize = 4_000_000;
+/// Packets of one viewer that the floor is measured with, at most.
+const MAX_SHAPES: usize = 100_000;
 /// Most kinds of errors that are told apart.
 const MAX_ERRORS: usize = 16;
 
@@ -96,9 +99,13 @@ pub struct Shared {
     pub counters: Counters,
     pub samples: Mutex<Samples>,
     pub errors: Mutex<BTreeMap<String, u64>>,
+    /// What the first viewer received in the measured time.
+    pub shapes: Mutex<Vec<Shape>>,
     pub stop: CancellationToken,
     pub webrtc: webrtc::Common,
     measuring: AtomicBool,
+    /// There is a viewer whose packets' shapes are kept.
+    has_recorder: AtomicBool,
 }
 
 impl Shared {
@@ -110,8 +117,10 @@ impl Shared {
             counters: Counters::default(),
             samples: Mutex::default(),
             errors: Mutex::default(),
+            shapes: Mutex::default(),
             stop: CancellationToken::new(),
             measuring: AtomicBool::new(false),
+            has_recorder: AtomicBool::new(false),
         })
     }
 
@@ -146,6 +155,19 @@ impl Shared {
     pub fn all_gone(&self) -> bool {
         let totals = self.totals();
         totals.joined == totals.ended_early
+    }
+
+    /// True for the first who asks: it tells what packets it receives.
+    pub fn is_recorder(&self) -> bool {
+        !self.has_recorder.swap(true, Relaxed)
+    }
+
+    /// The recorder received a packet.
+    pub fn shape(&self, packet: Shape) {
+        let mut shapes = self.shapes.lock();
+        if self.measuring.load(Relaxed) && shapes.len() < MAX_SHAPES {
+            shapes.push(packet);
+        }
     }
 
     /// Something was sent at `stamp` and is here now.

@@ -2,6 +2,7 @@
 
 use super::check::Checker;
 use super::count::{Seen, Sequence};
+use super::floor::Shape;
 use super::http::Client;
 use super::shared::{Role, Shared, micros};
 use crate::media::Codec;
@@ -117,6 +118,7 @@ pub async fn watch(shared: &Shared, role: Role, joined: &mut bool) -> Result<(),
         sequences: BTreeMap::new(),
         checker: (role == Role::LooksInside).then(Checker::default),
         stalls: role == Role::Stalls,
+        records: role != Role::Stalls && shared.is_recorder(),
         had_packet: false,
         had_frame: false,
         is_closed: false,
@@ -172,6 +174,7 @@ struct Viewer<'run> {
     sequences: BTreeMap<u32, Sequence>,
     checker: Option<Checker>,
     stalls: bool,
+    records: bool,
     had_packet: bool,
     had_frame: bool,
     is_closed: bool,
@@ -296,6 +299,11 @@ impl Viewer<'_> {
             self.shared.samples.lock().first_media.push(micros(self.posted.elapsed()));
         }
         let is_frame = matches!(format, Some(Format::Video(_))) && kind & 0x80 != 0;
+        if self.records
+            && let Ok(size) = u16::try_from(packet.len())
+        {
+            self.shared.shape(Shape { size, ends_frame: is_frame, at: Instant::now() });
+        }
         if is_frame {
             counters.frames.fetch_add(1, Relaxed);
         }

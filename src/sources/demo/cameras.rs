@@ -21,6 +21,8 @@ const MIN_FILLER: usize = 3;
 /// What the cameras send.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// An MP4 file whose H.264 they show. `None`: the demo clip.
+    pub clip: Option<Vec<u8>>,
     /// How many; at least 1.
     pub cameras: usize,
     /// Pictures a second; at least 1.
@@ -49,8 +51,9 @@ impl Cameras {
     /// # Errors
     /// What the clip can't give.
     pub fn new(options: &Options) -> Result<Cameras, String> {
-        let video = Media::read_all(CLIP)?.into_iter().find(|media| media.track.kind() == Kind::Video);
-        let mut video = video.ok_or("the clip has no video")?;
+        let file = options.clip.as_deref().unwrap_or(CLIP);
+        let mut video =
+            Media::read(file, Some(Kind::Video))?.into_iter().next().ok_or("the clip has no video")?;
         let fps = options.fps.max(1);
         let gop_frames = cut_gops(&mut video.frames, options.gop, fps)?;
         let Params::H264 { sps, pps } = &video.track.params else {
@@ -159,7 +162,7 @@ mod tests {
     use crate::media::rtp::depacketize::Depacketizer;
 
     fn options() -> Options {
-        Options { cameras: 3, fps: 30, bitrate: None, gop: None, silent_after: None }
+        Options { clip: None, cameras: 3, fps: 30, bitrate: None, gop: None, silent_after: None }
     }
 
     #[tokio::test]

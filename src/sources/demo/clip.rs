@@ -1,7 +1,7 @@
 //! The clip that the demo camera shows: an MP4 file as packets with their times.
 
 use crate::media::rtp::packetize::Packetizer;
-use crate::media::{Codec, Frame, Packet, Params, StreamTime, Track};
+use crate::media::{Codec, Frame, Kind, Packet, Params, StreamTime, Track};
 use bytes::Bytes;
 use mp4_atom::{Atom, Buf, Decode, DecodeAtom, Header, Moov, Stbl, StszSamples};
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Clip {
     /// # Errors
     /// What is missing or not supported.
     pub fn read(file: &[u8]) -> Result<Clip, String> {
-        Clip::of(Media::read_all(file)?)
+        Clip::of(Media::read(file, None)?)
     }
 
     /// Packetizes the frames of all tracks.
@@ -82,13 +82,19 @@ impl Clip {
 }
 
 impl Media {
-    /// The tracks of an MP4 file with H.264 and Opus.
+    /// The tracks of an MP4 file with H.264 and Opus, or only those of one kind.
     ///
     /// # Errors
     /// What is missing or not supported.
-    pub fn read_all(file: &[u8]) -> Result<Vec<Media>, String> {
+    pub fn read(file: &[u8], only: Option<Kind>) -> Result<Vec<Media>, String> {
+        let handler = only.map(|kind| if kind == Kind::Video { b"vide" } else { b"soun" });
         let mut all = Vec::new();
-        for (index, trak) in find_moov(file)?.trak.iter().enumerate() {
+        let moov = find_moov(file)?;
+        let wanted = moov
+            .trak
+            .iter()
+            .filter(|trak| handler.is_none_or(|name| trak.mdia.hdlr.handler.as_ref() == name));
+        for (index, trak) in wanted.enumerate() {
             let table = &trak.mdia.minf.stbl;
             let track = describe(table)?;
             let number = u8::try_from(index).map_err(|_| "too many tracks")?;
