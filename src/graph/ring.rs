@@ -216,6 +216,13 @@ impl<T: Unit> Ring<T> {
         self.inner.lock().units.back().cloned()
     }
 
+    /// A unit by its index, which counts from 0 for the ring's whole life ([`Batch::first`]), while it is held.
+    pub fn get(&self, index: u64) -> Option<T> {
+        let inner = self.inner.lock();
+        let at = index.checked_sub(inner.head)?;
+        inner.units.get(usize::try_from(at).ok()?).cloned()
+    }
+
     /// A cursor that reads what is written from now on.
     pub fn live(self: &Arc<Self>) -> Cursor<T> {
         let next = self.inner.lock().end();
@@ -265,6 +272,8 @@ pub struct Batch {
     pub epoch: Arc<Epoch>,
     /// The reader had fallen behind: units are missing before this batch, which starts at an entry point.
     pub skipped: bool,
+    /// What [`Ring::get`] knows its first unit by; the others follow.
+    pub first: u64,
 }
 
 /// A reader's place in a ring.
@@ -296,15 +305,16 @@ impl<T: Unit> Cursor<T> {
         let at = inner.epoch_at(self.next);
         let epoch_end = inner.epochs.get(at + 1).map_or(u64::MAX, |(start, _)| *start);
         let to = inner.end().min(epoch_end).min(self.next.saturating_add(max as u64));
-        let range = (self.next - inner.head) as usize..(to - inner.head) as usize;
+        let first = self.next;
+        let range = (first - inner.head) as usize..(to - inner.head) as usize;
         out.extend(inner.units.range(range).cloned());
         self.next = to;
-        Some(Batch { epoch: inner.epochs[at].1.clone(), skipped })
+        Some(Batch { epoch: inner.epochs[at].1.clone(), skipped, first })
     }
 
     /// Appends the units from the newest entry point that this cursor has passed up to its place: what a viewer who
     /// joins a group that shares this cursor needs first. `None` (and nothing appended) when no entry point is held.
-    pub fn backlog(&self, out: &mut Vec<T>) -> Option<Arc<Epoch>> {
+    pub fn backlog(&self, out: &mut Vec<T>) -> Option<Batch> {
         let inner = self.ring.inner.lock();
         if inner.audio_only {
             return None;
@@ -313,7 +323,7 @@ impl<T: Unit> Cursor<T> {
         let to = self.next.min(inner.end());
         let range = (from - inner.head) as usize..(to - inner.head) as usize;
         out.extend(inner.units.range(range).cloned());
-        Some(inner.epochs[inner.epoch_at(from)].1.clone())
+        Some(Batch { epoch: inner.epochs[inner.epoch_at(from)].1.clone(), skipped: false, first: from })
     }
 
     /// Units that this cursor never saw because it fell behind.

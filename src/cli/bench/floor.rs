@@ -61,6 +61,7 @@ struct Floor {
     run: Vec<u8>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, which sends at the pace of the run")]
 fn send(addresses: &[SocketAddr], packets: &[Shape]) -> Result<Duration, String> {
     let provider = from_feature_flags().srtp_provider;
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;

@@ -139,20 +139,27 @@ async fn bench(args: &BenchArgs, target: http::Target, server: Option<Process>) 
         () = measure(args, &shared, &mut viewers, server.as_ref(), own.as_ref(), &mut window) => {}
         () = signals.next() => {}
     }
+    shared.measure(false);
     // Stopped early: with what there is.
     let now = Mark::now(&shared, server.as_ref(), own.as_ref());
     let rss = server.as_ref().and_then(Process::rss_kb);
     let start = window.unwrap_or_else(|| now.clone());
+    // Beside the run, which goes on: in caches and on cores that others use as well.
+    let packets = std::mem::take(&mut *shared.shapes.lock());
+    let floor = if args.floor && !packets.is_empty() {
+        progress(args, &shared, "measuring the floor");
+        Some(floor::measure(args.viewers as usize, packets).await.map_err(Failure::failed)?)
+    } else {
+        None
+    };
     shared.stop.cancel();
     let deadline = Instant::now() + FAREWELL;
     while timeout_at(deadline, viewers.join_next()).await.is_ok_and(|ended| ended.is_some()) {}
     clear_progress();
     let mut report = Report::new(args, &shared, &start, &now);
     report.memory(rss_before, rss);
-    if args.floor && report.packets > 0 {
-        let packets = std::mem::take(&mut *shared.shapes.lock());
-        let floor = floor::measure(args.viewers as usize, packets).await;
-        report.floor(floor.map_err(Failure::failed)?);
+    if let Some(floor) = floor {
+        report.floor(floor);
     }
     Ok(report)
 }
@@ -213,7 +220,7 @@ async fn measure(
     }
     sleep(SETTLE).await;
     let mark = window.insert(Mark::now(shared, server, own)).at;
-    shared.measure();
+    shared.measure(true);
     let end = mark + Duration::from_secs(args.seconds.into());
     while Instant::now() < end && !shared.all_gone() {
         tokio::time::sleep_until(end.min(Instant::now() + TICK)).await;

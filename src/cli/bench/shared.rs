@@ -141,9 +141,9 @@ impl Shared {
         }
     }
 
-    /// Latencies count from now on.
-    pub fn measure(&self) {
-        self.measuring.store(true, Relaxed);
+    /// Latencies count from now on, or no longer.
+    pub fn measure(&self, on: bool) {
+        self.measuring.store(on, Relaxed);
     }
 
     /// Viewers that have joined or failed.

@@ -1,8 +1,8 @@
 //! One viewer's audio or video: payload type, sequence numbers and timestamps of its own. Pure: no I/O, no clock.
 
-use super::sender::Sender;
+use super::sender::{Again, Sender};
 use super::worker::SourceKey;
-use crate::graph::{Epoch, Lease};
+use crate::graph::{Epoch, Lease, Ring};
 use crate::media::{Codec, Kind, Packet};
 use std::time::Duration;
 
@@ -117,6 +117,7 @@ impl Lane {
             return self.track.is_some();
         }
         self.epoch = Some(epoch.id);
+        self.sender.forget();
         let found = epoch.tracks.iter().enumerate().find_map(|(index, track)| {
             let encoding = self.setup.codecs.iter().find(|encoding| encoding.codec == track.codec)?;
             Some((u8::try_from(index).ok()?, track, *encoding))
@@ -135,6 +136,13 @@ impl Lane {
             self.waiting = Waiting::Start;
         }
         true
+    }
+
+    /// What sends packets again, if that was negotiated: the sender, where the packets are, and how they are sent.
+    pub fn retransmits(&mut self) -> Option<(&mut Sender, &Ring<Packet>, Again)> {
+        let rtx_type = self.encoding.rtx_type?;
+        let again = Again { sequence: 0, rtx_type, has_marker: self.setup.kind == Kind::Video };
+        Some((&mut self.sender, self.setup.lease.producer().packets(), again))
     }
 
     /// The present epoch's id.
@@ -187,7 +195,11 @@ impl Lane {
             encoding: self.encoding,
             sequence,
             rtp_time: out as u32,
-            shift: Duration::from_secs_f64(ahead as f64 / f64::from(self.clock_rate)),
+            shift: if ahead == 0 {
+                Duration::ZERO
+            } else {
+                Duration::from_secs_f64(ahead as f64 / f64::from(self.clock_rate))
+            },
         }
     }
 }

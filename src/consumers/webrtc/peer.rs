@@ -98,8 +98,8 @@ pub struct Peer {
     /// The viewer wants no media for now.
     paused: bool,
     pacer: Pacer,
-    /// Video that waits for its turn.
-    queue: VecDeque<Packet>,
+    /// Video that waits for its turn, with its index in the ring.
+    queue: VecDeque<(u64, Packet)>,
     queued_bytes: usize,
     queue_began: Instant,
     queue_next: Option<Instant>,
@@ -108,7 +108,9 @@ pub struct Peer {
     gop: Option<Duration>,
     /// The instant that stream time zero is for this viewer's sender reports.
     origin: Option<Instant>,
+    /// Bytes, packets, drops that are not counted yet.
     sent: (u64, u64, u64),
+    count_next: Instant,
 }
 
 impl Peer {
@@ -147,6 +149,7 @@ impl Peer {
             gop: None,
             origin: None,
             sent: (0, 0, 0),
+            count_next: now,
         }
     }
 
@@ -165,6 +168,11 @@ impl Peer {
         if self.lanes.iter().any(|lane| lane.source == source && lane.setup.kind == Kind::Video) {
             self.set_ended(End::Reordered);
         }
+    }
+
+    /// Whether something is to be done after media was sent: it has ended, lost its picture, or has a queue.
+    pub fn is_needy(&self) -> bool {
+        self.end.is_some() || self.needs != Needs::default() || self.queue_next.is_some()
     }
 
     /// What it needs, once.
@@ -236,10 +244,12 @@ impl Peer {
             }
             Feedback::Nack { ssrc, sequence, more } => {
                 let lane = lanes.iter_mut().find(|lane| lane.sender.ssrc == ssrc);
-                if let (Some(lane), Some(way)) = (lane, &way) {
+                let way = way.as_ref().zip(lane.and_then(Lane::retransmits));
+                if let Some((way, (sender, ring, mut again))) = way {
                     let following = (0..16).filter(|bit| more >> bit & 1 == 1).map(|bit| bit + 1);
                     for ahead in std::iter::once(0).chain(following) {
-                        lane.sender.send_again(sequence.wrapping_add(ahead), now, srtp, way, runs);
+                        again.sequence = sequence.wrapping_add(ahead);
+                        sender.send_again(&again, ring, now, srtp, way, runs);
                     }
                 }
             }
@@ -351,6 +361,7 @@ impl Peer {
 
     /// Says goodbye: RTCP BYE and DTLS close_notify.
     pub fn farewell(&mut self, runs: &mut Runs) {
+        self.count();
         let end = self.end.unwrap_or(End::Closed);
         tracing::info!(stream = self.stream, peer = self.id, "WebRTC viewer ended: {end}");
         let senders = self.lanes.iter().map(|lane| &lane.sender).filter(|sender| sender.has_sent());

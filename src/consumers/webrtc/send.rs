@@ -33,7 +33,9 @@ pub struct Runs {
     socket: Arc<dyn DatagramSocket>,
     max_segments: usize,
     way: Option<Way>,
-    contents: Vec<u8>,
+    /// Only its first `used` bytes are of this run: what was there is written over, not cleared.
+    contents: Box<[u8]>,
+    used: usize,
     segment_size: usize,
     segments: usize,
     /// The run ended with a shorter datagram: nothing can follow.
@@ -48,7 +50,8 @@ impl Runs {
             max_segments: socket.max_segments().max(1),
             socket,
             way: None,
-            contents: Vec::with_capacity(MAX_RUN_BYTES),
+            contents: vec![0; MAX_RUN_BYTES].into(),
+            used: 0,
             segment_size: 0,
             segments: 0,
             complete: false,
@@ -68,7 +71,8 @@ impl Runs {
     /// If `fill` says no, nothing is added. Says what `fill` said.
     pub fn put(&mut self, way: &Way, size: usize, fill: impl FnOnce(&mut [u8]) -> bool) -> bool {
         let udp = matches!(way, Way::Udp(..));
-        let joins = self.contents.len() + size <= MAX_RUN_BYTES
+        let prefix = if udp { 0 } else { 2 };
+        let joins = self.used + prefix + size <= MAX_RUN_BYTES
             && (!udp || (!self.complete && self.segments < self.max_segments && size <= self.segment_size))
             && self.way.as_ref() == Some(way);
         if !joins {
@@ -76,40 +80,41 @@ impl Runs {
             self.way = Some(way.clone());
             self.segment_size = size;
         }
-        let before = self.contents.len();
-        if let (false, Ok(length)) = (udp, u16::try_from(size)) {
-            self.contents.extend_from_slice(&length.to_be_bytes());
+        let start = self.used + prefix;
+        let (Some(slot), Ok(length)) = (self.contents.get_mut(start..start + size), u16::try_from(size))
+        else {
+            return false;
+        };
+        if !fill(slot) {
+            return false;
         }
-        let start = self.contents.len();
-        self.contents.resize(start + size, 0);
-        let filled = self.contents.get_mut(start..).is_some_and(fill);
-        if filled {
-            self.complete = size < self.segment_size;
-            self.segments += 1;
-        } else {
-            self.contents.truncate(before);
+        if let Some(prefix) = self.contents.get_mut(self.used..start).filter(|prefix| !prefix.is_empty()) {
+            prefix.copy_from_slice(&length.to_be_bytes());
         }
-        filled
+        self.used = start + size;
+        self.complete = size < self.segment_size;
+        self.segments += 1;
+        true
     }
 
     /// Sends what was collected. What the socket does not take is lost, as on any network.
     pub fn flush(&mut self) {
         let Some(way) = self.way.take() else { return };
+        let contents = self.contents.get(..self.used).unwrap_or_default();
         if self.segments > 0 {
             match &way {
                 Way::Udp(to, from) => {
-                    if let Err(error) = self.socket.try_send(*to, *from, &self.contents, self.segment_size) {
+                    if let Err(error) = self.socket.try_send(*to, *from, contents, self.segment_size) {
                         self.unsent += self.segments as u64;
                         tracing::trace!("{} datagrams to {to} not sent: {error}", self.segments);
                     }
                 }
                 Way::Tcp(tcp) => {
-                    tcp.push(&self.contents);
+                    tcp.push(contents);
                 }
             }
         }
-        self.contents.clear();
-        (self.segments, self.complete) = (0, false);
+        (self.used, self.segments, self.complete) = (0, 0, false);
     }
 
     /// Datagrams that the socket did not take since this was asked last.

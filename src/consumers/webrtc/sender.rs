@@ -3,12 +3,14 @@
 use super::rtcp::Report;
 use super::send::{Runs, Way};
 use super::srtp::Srtp;
+use crate::graph::Ring;
+use crate::media::{Packet, StreamTime};
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Packets that are kept to be sent again: half a second of 20 Mbit/s, or the GOP that a viewer starts with. The
-/// payloads are shared with everybody; one entry is 24 bytes.
+/// Packets that can be sent again: half a second of 20 Mbit/s, or the GOP that a viewer starts with. They are taken from
+/// the ring, so that nothing is kept for one viewer but where they are: 8 bytes.
 const HISTORY: usize = 1024;
 /// A viewer is told how its clock and ours go together this often while media flows.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,10 +32,12 @@ pub struct Sender {
     history: VecDeque<Sent>,
     /// Sequence number after the newest of `history`.
     next: u64,
+    /// The ring's index of the newest of `history`.
+    unit: u64,
     packets: u32,
     bytes: u32,
-    /// The newest timestamp and the instant that it stands for.
-    newest: Option<(u32, Instant)>,
+    /// The newest timestamp, and the time on the stream's timeline that it stands for.
+    newest: Option<(u32, StreamTime)>,
     reported: Option<Instant>,
     /// Something was sent since the last report.
     news: bool,
@@ -42,10 +46,9 @@ pub struct Sender {
 
 /// A packet that was sent, to be sent again.
 struct Sent {
-    payload: Arc<[u8]>,
+    /// The low bits of the ring's index.
+    unit: u32,
     rtp_time: u32,
-    marker: bool,
-    rtx_type: u8,
 }
 
 /// Bytes sent and sent again, lately.
@@ -69,18 +72,28 @@ impl Window {
 pub struct Outgoing<'a> {
     /// RTP payload type.
     pub payload_type: u8,
-    /// That of its retransmissions; it is remembered for them.
-    pub rtx_type: Option<u8>,
     /// The packet index (RFC 3711 §3.3.1): one more than the last one's.
     pub index: u64,
     /// RTP timestamp.
     pub rtp_time: u32,
     /// RTP marker.
     pub marker: bool,
-    /// The instant that the timestamp stands for.
-    pub at: Instant,
+    /// Where the timestamp lies on the stream's timeline.
+    pub at: StreamTime,
+    /// The ring's index of the packet.
+    pub unit: u64,
     /// Shared with all viewers.
-    pub payload: &'a Arc<[u8]>,
+    pub payload: &'a [u8],
+}
+
+/// A packet that a viewer asks for once more.
+pub struct Again {
+    /// The sequence number that it was sent with.
+    pub sequence: u16,
+    /// RTP payload type of retransmissions.
+    pub rtx_type: u8,
+    /// RTP's marker goes with the last packet of a unit.
+    pub has_marker: bool,
 }
 
 impl Sender {
@@ -103,6 +116,7 @@ impl Sender {
             template: (template, length),
             history: VecDeque::new(),
             next: 0,
+            unit: 0,
             packets: 0,
             bytes: 0,
             newest: None,
@@ -133,9 +147,9 @@ impl Sender {
         (header, length)
     }
 
-    /// Seals a packet into the run and remembers it.
+    /// Seals a packet into the run and remembers where it is.
     pub fn send(&mut self, packet: &Outgoing<'_>, srtp: &mut Srtp, way: &Way, runs: &mut Runs) {
-        let &Outgoing { payload_type, index, rtp_time, marker, payload, .. } = packet;
+        let &Outgoing { payload_type, index, rtp_time, marker, payload, unit, .. } = packet;
         let (header, length) = self.header(marker, payload_type, index, rtp_time, self.ssrc);
         let header = header.get(..length).unwrap_or_default();
         let size = length + payload.len() + srtp.overhead();
@@ -146,33 +160,51 @@ impl Sender {
         self.bytes = self.bytes.wrapping_add(payload.len() as u32);
         self.window.sent += payload.len();
         (self.newest, self.news) = (Some((rtp_time, packet.at)), true);
-        if let Some(rtx_type) = packet.rtx_type.filter(|_| self.rtx.is_some()) {
-            if self.next != index {
+        if self.rtx.is_some() {
+            // Nor after a pause of so many packets that the low bits would no longer tell which.
+            if self.next != index || unit.abs_diff(self.unit) > u64::from(u32::MAX >> 1) {
                 self.history.clear();
             }
             if self.history.len() >= HISTORY {
                 self.history.pop_front();
             }
-            self.history.push_back(Sent { payload: payload.clone(), rtp_time, marker, rtx_type });
-            self.next = index + 1;
+            self.history.push_back(Sent { unit: unit as u32, rtp_time });
+            (self.next, self.unit) = (index + 1, unit);
         }
     }
 
-    /// Sends a packet again (RFC 4588), if it is still there and not too much was sent again lately.
-    pub fn send_again(&mut self, sequence: u16, now: Instant, srtp: &mut Srtp, way: &Way, runs: &mut Runs) {
-        let behind = usize::from((self.next as u16).wrapping_sub(sequence));
+    /// What was sent is of the past: it will not be sent again.
+    pub fn forget(&mut self) {
+        self.history.clear();
+    }
+
+    /// Sends a packet again (RFC 4588), if it is still in the ring and not too much was sent again lately.
+    pub fn send_again(
+        &mut self,
+        again: &Again,
+        ring: &Ring<Packet>,
+        now: Instant,
+        srtp: &mut Srtp,
+        way: &Way,
+        runs: &mut Runs,
+    ) {
+        let behind = usize::from((self.next as u16).wrapping_sub(again.sequence));
         let known = self.history.len().checked_sub(behind).and_then(|at| self.history.get(at));
-        let (Some(sent), Some(ssrc)) = (known, self.rtx) else { return };
+        let (Some(&Sent { unit, rtp_time }), Some(ssrc)) = (known, self.rtx) else { return };
         self.window.roll(now);
         if self.window.again > self.window.sent + self.window.before {
             return;
         }
+        let distance = unit.wrapping_sub(self.unit as u32) as i32;
+        let packet = self.unit.checked_add_signed(distance.into()).and_then(|unit| ring.get(unit));
+        let Some(packet) = packet else { return };
         let index = self.rtx_sequence;
-        let (header, length) = self.header(sent.marker, sent.rtx_type, index, sent.rtp_time, ssrc);
+        let marker = again.has_marker && packet.ends_unit;
+        let (header, length) = self.header(marker, again.rtx_type, index, rtp_time, ssrc);
         let header = header.get(..length).unwrap_or_default();
-        let mut payload = Vec::with_capacity(2 + sent.payload.len());
-        payload.extend_from_slice(&sequence.to_be_bytes());
-        payload.extend_from_slice(&sent.payload);
+        let mut payload = Vec::with_capacity(2 + packet.payload.len());
+        payload.extend_from_slice(&again.sequence.to_be_bytes());
+        payload.extend_from_slice(&packet.payload);
         let size = length + payload.len() + srtp.overhead();
         if runs.put(way, size, |slot| srtp.seal_rtp(header, &payload, ssrc, index, slot)) {
             self.rtx_sequence += 1;
@@ -180,12 +212,14 @@ impl Sender {
         }
     }
 
-    /// Appends a report to `out` if one is due: never of a sender that has sent nothing since the last one.
-    pub fn report(&mut self, now: Instant, clock_rate: u32, name: &str, out: &mut Vec<u8>) {
+    /// Appends a report to `out` if one is due: never of a sender that has sent nothing since the last one. `origin` is
+    /// the instant that the timeline's zero is.
+    pub fn report(&mut self, now: Instant, origin: Instant, clock_rate: u32, name: &str, out: &mut Vec<u8>) {
         let rested = self.reported.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
         let Some((rtp_time, at)) = self.newest.filter(|_| self.news && rested) else { return };
         (self.reported, self.news) = (Some(now), false);
         self.window.roll(now);
+        let at = origin.checked_add(at.0).unwrap_or(now);
         let since = now.saturating_duration_since(at).as_nanos();
         let ticks = (since * u128::from(clock_rate) / 1_000_000_000) as u32;
         let rtp_time = rtp_time.wrapping_add(ticks);

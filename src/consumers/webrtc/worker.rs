@@ -12,6 +12,7 @@ use crate::media::{Packet, Reordering};
 use parking_lot::{Condvar, Mutex};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -41,11 +42,30 @@ impl SourceKey {
     }
 }
 
+/// Spreads peers' numbers, which nobody outside chooses: looked up for each viewer and frame.
+#[derive(Debug, Default, Clone, Copy)]
+struct Spreader(u64);
+
+type Spread = BuildHasherDefault<Spreader>;
+
+impl Hasher for Spreader {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio: neighbours come to lie far apart, in the high bits too.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 /// The next moment at which timers go off that need not be exact.
 pub fn coarse(at: Instant) -> Instant {
     static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let since = at.saturating_duration_since(*EPOCH).as_nanos();
-    let ticks = since.div_ceil(TICK.as_nanos());
+    let since = at.saturating_duration_since(*EPOCH).as_nanos() as u64;
+    let ticks = since.div_ceil(TICK.as_nanos() as u64);
     u32::try_from(ticks).ok().and_then(|ticks| EPOCH.checked_add(TICK * ticks)).unwrap_or(at)
 }
 
@@ -157,7 +177,7 @@ impl Workers {
                 mailbox: mailbox.clone(),
                 demux: workers.demux.clone(),
                 runs: Runs::new(socket.clone()),
-                peers: HashMap::new(),
+                peers: HashMap::default(),
                 sources: HashMap::new(),
                 timers: BinaryHeap::new(),
                 packets: Vec::new(),
@@ -286,7 +306,7 @@ struct Worker {
     mailbox: Arc<Mailbox>,
     demux: Arc<Demux>,
     runs: Runs,
-    peers: HashMap<u64, Box<Peer>>,
+    peers: HashMap<u64, Box<Peer>, Spread>,
     sources: HashMap<SourceKey, Source>,
     /// Earliest first. Entries that a peer's `scheduled` does not name are of the past.
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -387,13 +407,13 @@ impl Worker {
             if begin && !source.peers.contains(&id) {
                 source.peers.push(id);
             }
-            if let Some(epoch) = backlog {
+            if let Some(backlog) = backlog {
                 let (packets, runs) = (&self.packets, &mut self.runs);
                 let action = AssertUnwindSafe(|| {
                     if begin {
-                        peer.begin(key, &epoch, packets, now, runs);
+                        peer.begin(key, &backlog, packets, now, runs);
                     } else {
-                        peer.replay(key, packets, now, runs);
+                        peer.replay(key, &backlog, packets, now, runs);
                     }
                 });
                 if catch_unwind(action).is_err() {
@@ -409,7 +429,7 @@ impl Worker {
         let Some(source) = self.sources.get_mut(&key) else { return };
         source.wake.woken.store(false, Ordering::Release);
         let viewers = std::mem::take(&mut source.peers);
-        let mut panicked: Vec<u64> = Vec::new();
+        let (mut panicked, mut needy) = (Vec::new(), Vec::new());
         let now = Instant::now();
         let b_frames = source.has_b_frames(now);
         loop {
@@ -425,15 +445,18 @@ impl Worker {
                     panicked.push(*id);
                     peer.set_ended(End::Failed);
                 }
+                if b_frames {
+                    peer.end_for_b_frames(key);
+                }
+                if peer.is_needy() {
+                    needy.push(*id);
+                }
             }
         }
         self.packets.clear();
         source.peers.extend(&viewers);
         panicked.into_iter().for_each(|id| self.drop_peer(id));
-        for id in viewers {
-            if let Some(peer) = self.peers.get_mut(&id).filter(|_| b_frames) {
-                peer.end_for_b_frames(key);
-            }
+        for id in needy {
             self.look_after(id);
         }
     }

@@ -9,7 +9,7 @@ use super::super::sender::Outgoing;
 use super::super::worker::SourceKey;
 use super::Peer;
 use crate::graph::{Batch, Epoch};
-use crate::media::{Kind, Packet};
+use crate::media::{Kind, Packet, StreamTime};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ const MAX_REPLAY: usize = 4 << 20;
 const REPLAY_INTERVAL: Duration = Duration::from_secs(1);
 /// A keyframe that is due within this time heals by itself.
 const KEYFRAME_NEAR: Duration = Duration::from_millis(300);
+/// The API's counters are shared memory: they are written this often, not for each picture.
+const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 /// Sender reports tie timestamps to instants of the past; compressed timestamps run ahead by less than this.
 const CLOCK_MARGIN: Duration = Duration::from_secs(1);
 
@@ -43,26 +45,33 @@ impl Peer {
         self.needs.media |= !paused && self.connected;
     }
 
-    /// Sends the GOP that the source has cached, so that the picture appears at once. `backlog` ends where the
+    /// Sends the GOP that the source has cached, so that the picture appears at once. The backlog ends where the
     /// source's cursor is.
     pub fn begin(
         &mut self,
         source: SourceKey,
-        epoch: &Epoch,
-        backlog: &[Packet],
+        backlog: &Batch,
+        packets: &[Packet],
         now: Instant,
         runs: &mut Runs,
     ) {
-        if self.enter(source, epoch) && !self.paused {
-            self.queue_gop(source, backlog, MAX_START, now);
+        if self.enter(source, &backlog.epoch) && !self.paused {
+            self.queue_gop(source, backlog, packets, MAX_START, now);
             self.pump_if_due(now, runs);
             self.settle(now, runs);
         }
     }
 
     /// Sends the newest GOP again, to a viewer that lost its picture.
-    pub fn replay(&mut self, source: SourceKey, backlog: &[Packet], now: Instant, runs: &mut Runs) {
-        if self.queue_gop(source, backlog, MAX_REPLAY, now) {
+    pub fn replay(
+        &mut self,
+        source: SourceKey,
+        backlog: &Batch,
+        packets: &[Packet],
+        now: Instant,
+        runs: &mut Runs,
+    ) {
+        if self.queue_gop(source, backlog, packets, MAX_REPLAY, now) {
             self.replayed = Some(now);
             self.pump_if_due(now, runs);
             self.settle(now, runs);
@@ -70,12 +79,19 @@ impl Peer {
     }
 
     /// Queues a GOP's video with compressed timestamps. False if it is too large or not there.
-    fn queue_gop(&mut self, source: SourceKey, backlog: &[Packet], limit: usize, now: Instant) -> bool {
+    fn queue_gop(
+        &mut self,
+        source: SourceKey,
+        backlog: &Batch,
+        packets: &[Packet],
+        limit: usize,
+        now: Instant,
+    ) -> bool {
         let Some(lane) = self.lanes.iter_mut().find(|l| l.setup.kind == Kind::Video && l.source == source)
         else {
             return false;
         };
-        let video = || backlog.iter().filter(|packet| lane.carries(packet));
+        let video = || packets.iter().filter(|packet| lane.carries(packet));
         let bytes: usize = video().map(|packet| packet.payload.len()).sum();
         let (Some(first), Some(newest)) = (video().next(), video().next_back().cloned()) else {
             return false;
@@ -84,7 +100,8 @@ impl Peer {
             return false;
         }
         let units = video().filter(|packet| packet.starts_unit).count() as u64;
-        self.queue.extend(video().cloned());
+        let numbered = (backlog.first..).zip(packets).filter(|(_, packet)| lane.carries(packet));
+        self.queue.extend(numbered.map(|(unit, packet)| (unit, packet.clone())));
         lane.compress(units, newest.rtp_time);
         lane.waiting = Waiting::No;
         (self.queued_bytes, self.queue_began, self.queue_next) = (self.queued_bytes + bytes, now, Some(now));
@@ -132,17 +149,25 @@ impl Peer {
             return;
         }
         let Some(way) = self.paths.way() else { return };
-        for packet in packets {
+        for (unit, packet) in (batch.first..).zip(packets) {
             let Some(lane) = self.lanes.iter().position(|l| l.source == source && l.carries(packet)) else {
                 continue;
             };
-            self.send_live(lane, packet, now, &way, runs);
+            self.send_live(lane, unit, packet, now, &way, runs);
         }
         self.pump_if_due(now, runs);
         self.settle(now, runs);
     }
 
-    fn send_live(&mut self, lane: usize, packet: &Packet, now: Instant, way: &Way, runs: &mut Runs) {
+    fn send_live(
+        &mut self,
+        lane: usize,
+        unit: u64,
+        packet: &Packet,
+        now: Instant,
+        way: &Way,
+        runs: &mut Runs,
+    ) {
         let keyframe = packet.keyframe && packet.starts_unit;
         if keyframe {
             self.gop = self.keyframe_at.map(|last| now.saturating_duration_since(last)).or(self.gop);
@@ -160,7 +185,7 @@ impl Peer {
             }
             if !self.queue.is_empty() {
                 if now.saturating_duration_since(self.queue_began) <= QUEUE_DEADLINE {
-                    return self.enqueue(packet);
+                    return self.enqueue(unit, packet);
                 }
                 if packet.starts_unit {
                     self.give_up_queue(lane, way, runs);
@@ -180,25 +205,25 @@ impl Peer {
             }
             if !self.pacer.take(packet.payload.len(), now) {
                 (self.queue_began, self.queue_next) = (now, Some(now + pacing::INTERVAL));
-                return self.enqueue(packet);
+                return self.enqueue(unit, packet);
             }
         }
         self.set_origin(packet, now);
-        self.write(lane, packet, now, way, runs);
+        self.write(lane, unit, packet, way, runs);
     }
 
-    fn enqueue(&mut self, packet: &Packet) {
+    fn enqueue(&mut self, unit: u64, packet: &Packet) {
         self.queued_bytes += packet.payload.len();
-        self.queue.push_back(packet.clone());
+        self.queue.push_back((unit, packet.clone()));
     }
 
     /// Drops what waits, up to the end of the unit that is half sent.
     fn give_up_queue(&mut self, lane: usize, way: &Way, runs: &mut Runs) {
-        let keep = self.queue.iter().position(|packet| packet.starts_unit).unwrap_or(self.queue.len());
+        let keep = self.queue.iter().position(|(_, packet)| packet.starts_unit).unwrap_or(self.queue.len());
         self.sent.2 += (self.queue.len() - keep) as u64;
-        let rest: Vec<Packet> = self.queue.drain(..).take(keep).collect();
-        for packet in &rest {
-            self.write(lane, packet, self.queue_began, way, runs);
+        let rest: Vec<(u64, Packet)> = self.queue.drain(..).take(keep).collect();
+        for (unit, packet) in &rest {
+            self.write(lane, *unit, packet, way, runs);
         }
         (self.queued_bytes, self.queue_next) = (0, None);
         self.pacer.waiting(0);
@@ -220,13 +245,13 @@ impl Peer {
         self.pacer.waiting(self.queued_bytes);
         let lane = self.lanes.iter().position(|lane| lane.setup.kind == Kind::Video);
         if let Some(lane) = lane.filter(|_| !congested) {
-            while let Some(size) = self.queue.front().map(|packet| packet.payload.len()) {
+            while let Some(size) = self.queue.front().map(|(_, packet)| packet.payload.len()) {
                 if !self.pacer.take(size, now) {
                     break;
                 }
-                let Some(packet) = self.queue.pop_front() else { break };
+                let Some((unit, packet)) = self.queue.pop_front() else { break };
                 self.queued_bytes = self.queued_bytes.saturating_sub(size);
-                self.write(lane, &packet, now, &way, runs);
+                self.write(lane, unit, &packet, &way, runs);
             }
         }
         let pause = if congested { CONGESTED_INTERVAL } else { pacing::INTERVAL };
@@ -238,18 +263,16 @@ impl Peer {
         }
     }
 
-    fn write(&mut self, lane: usize, packet: &Packet, now: Instant, way: &Way, runs: &mut Runs) {
+    fn write(&mut self, lane: usize, unit: u64, packet: &Packet, way: &Way, runs: &mut Runs) {
         let (Some(lane), Some(srtp)) = (self.lanes.get_mut(lane), &mut self.srtp) else { return };
         let stamp = lane.stamp(packet);
-        let since_origin = packet.time.0.saturating_add(stamp.shift);
-        let at = self.origin.and_then(|origin| origin.checked_add(since_origin)).unwrap_or(now);
         let outgoing = Outgoing {
             payload_type: stamp.encoding.payload_type,
-            rtx_type: stamp.encoding.rtx_type,
             index: stamp.sequence,
             rtp_time: stamp.rtp_time,
             marker: lane.setup.kind == Kind::Video && packet.ends_unit,
-            at: at.min(now),
+            at: StreamTime(packet.time.0.saturating_add(stamp.shift)),
+            unit,
             payload: &packet.payload,
         };
         lane.sender.send(&outgoing, srtp, way, runs);
@@ -261,7 +284,7 @@ impl Peer {
     pub(super) fn settle(&mut self, now: Instant, runs: &mut Runs) {
         let mut report = Vec::new();
         for lane in &mut self.lanes {
-            lane.sender.report(now, lane.clock_rate, STREAM_LABEL, &mut report);
+            lane.sender.report(now, self.origin.unwrap_or(now), lane.clock_rate, STREAM_LABEL, &mut report);
         }
         if !report.is_empty()
             && let (Some(srtp), Some(way)) = (&mut self.srtp, self.paths.way())
@@ -270,6 +293,14 @@ impl Peer {
             runs.push(&way, &sealed);
         }
         runs.flush();
+        if now >= self.count_next {
+            self.count_next = now + COUNT_INTERVAL;
+            self.count();
+        }
+    }
+
+    /// Adds what was sent to what the API tells.
+    pub(super) fn count(&mut self) {
         let (bytes, packets, drops) = std::mem::take(&mut self.sent);
         for (counter, more) in
             [(&self.consumer.bytes, bytes), (&self.consumer.packets, packets), (&self.consumer.drops, drops)]
