@@ -485,6 +485,25 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_is_found_by_its_index_while_it_is_held() {
+        let ring = ring(NO_SLACK);
+        let mut cursor = ring.live();
+        push(&ring, 0..5, 10);
+        let mut out = Vec::new();
+        let batch = cursor.read(3, &mut out).unwrap();
+        let again: Vec<_> = (batch.first..).take(3).map(|index| ring.get(index).unwrap()).collect();
+        assert_eq!(again, out);
+        let next = cursor.read(usize::MAX, &mut out).unwrap();
+        assert_eq!(numbers(&[ring.get(next.first).unwrap()]), [3]);
+        assert_eq!(cursor.backlog(&mut Vec::new()).unwrap().first, batch.first);
+        assert!(ring.get(batch.first + 5).is_none(), "not written yet");
+        push(&ring, 10..35, 10);
+        assert!(ring.get(batch.first).is_none(), "no longer held");
+        ring.clear();
+        assert!(ring.get(batch.first + 29).is_none());
+    }
+
+    #[test]
     fn a_backlog_runs_from_the_keyframe_to_the_shared_cursor() {
         let ring = ring(NO_SLACK);
         let mut shared = ring.live();
