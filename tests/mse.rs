@@ -212,7 +212,6 @@ async fn what_goes_wrong_is_said_behind_the_requests_type() {
         ("webrtc/offer", json!("hello"), "webrtc/offer: bad offer"),
         ("webrtc/offer", Value::Null, "webrtc/offer: "),
         ("webrtc", json!({"type": "answer"}), "webrtc: "),
-        ("mjpeg", Value::Null, "mjpeg: "),
         ("control", json!("rewind"), "control: "),
         ("teleport", Value::Null, "teleport: "),
     ] {

@@ -1,8 +1,11 @@
-//! Snapshots and MJPEG: the newest keyframe, at once; MJPEG cameras untouched; and nothing left behind.
+//! Snapshots and MJPEG, by HTTP and by WebSocket: the newest keyframe, at once; MJPEG cameras untouched; and nothing left behind.
 
 mod common;
+mod mse_support;
 
 use common::{Camera, Clip, Streamgate, delete, eventually, eventually_some, get, get_json, post};
+use mse_support::{CODECS, Got, Socket};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -305,4 +308,129 @@ async fn a_request_that_is_given_up_leaves_no_viewer_and_no_child() {
     no_consumers(&streamgate).await;
     let again = delete(&kick).await;
     assert_eq!(again.status, 404, "{}", again.text());
+}
+
+/// The one viewer of a kind.
+async fn viewer(streamgate: &Streamgate, stream: &str, format: &str) -> serde_json::Value {
+    eventually_some("the viewer is listed", SOON, async || {
+        let all = get_json(&streamgate.url(&format!("/api/streams?src={stream}"))).await["consumers"].take();
+        let of_kind = all.as_array().unwrap().iter().filter(|one| one["format_name"] == format);
+        let of_kind: Vec<_> = of_kind.collect();
+        (of_kind.len() == 1).then(|| of_kind[0].clone())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_gets_pictures_beside_other_modes_and_pauses_them() {
+    let yard = "video=jpeg,pattern=circular,size=1280x720,fps=10";
+    let camera = Camera::start_with(
+        &[("/jpeg", yard), ("/front", "gop=25"), ("/sound", "video=none,audio=pcma")],
+        None,
+    );
+    let urls = ["/jpeg", "/front", "/sound"].map(|path| camera.url_of(path));
+    let streamgate =
+        Streamgate::with_streams(&[("yard", &urls[0]), ("front", &urls[1]), ("sound", &urls[2])]);
+
+    // An MJPEG camera's pictures, all of them and as they are coded.
+    let mut socket = Socket::open(&streamgate, "yard").await;
+    socket.send_raw(r#"{"type":"mjpeg"}"#).await;
+    let Got::Text(answer) = socket.next().await else { panic!("media before the answer") };
+    assert_eq!(answer, json!({"type": "mjpeg"}), "go2rtc's has no value");
+    let picture = jpeg(&streamgate.url("/api/frame.jpeg?src=yard")).await;
+    for _ in 0..10 {
+        assert!(coded(&socket.media().await) == coded(&picture), "the coded picture is another one");
+    }
+    let listed = viewer(&streamgate, "yard", "mjpeg").await;
+    assert_eq!((&listed["protocol"], &listed["drops"]), (&json!("ws"), &json!(0)), "{listed}");
+    assert_eq!(listed["senders"][0]["codec"]["codec_name"], "mjpeg", "{listed}");
+    socket.abort();
+
+    // Keyframes of another, beside a playlist; then fragments in their place, and pictures again.
+    let mut socket = Socket::open(&streamgate, "front").await;
+    socket.send("mjpeg", "").await;
+    assert_eq!(size(&socket.media().await), (640, 360));
+    socket.send("hls", CODECS).await;
+    assert!(socket.message("hls").await.as_str().unwrap().starts_with("#EXTM3U"));
+    assert_eq!(size(&socket.media().await), (640, 360));
+    socket.send("mse", CODECS).await;
+    while socket.media().await.get(4..8) != Some(b"ftyp") {}
+    viewer(&streamgate, "front", "mse/fmp4").await;
+    socket.send("mjpeg", "").await;
+    assert_eq!(socket.message("mjpeg").await, serde_json::Value::Null);
+    let first = socket.media().await;
+    assert_eq!(size(&first), (640, 360));
+
+    // A pause keeps the place; what comes after it is new.
+    let before = viewer(&streamgate, "front", "mjpeg").await;
+    socket.send("control", "pause").await;
+    socket.send("hls", CODECS).await;
+    socket.message("hls").await; // it has been read
+    let sent = async || viewer(&streamgate, "front", "mjpeg").await["packets"].as_u64();
+    let mut last = sent().await;
+    eventually("nothing more is made", SOON, async || {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        std::mem::replace(&mut last, sent().await) == last
+    })
+    .await;
+    socket.send("control", "play").await;
+    assert_ne!(socket.media().await, first, "an old picture");
+    assert_eq!(viewer(&streamgate, "front", "mjpeg").await["id"], before["id"], "the same viewer");
+
+    let mut deaf = Socket::open(&streamgate, "sound").await;
+    deaf.send("mjpeg", "").await;
+    let error = deaf.error().await;
+    assert!(error.starts_with("mjpeg: no codec in common") && error.contains("PCMA"), "{error}");
+    deaf.send("mse", CODECS).await;
+    deaf.media().await;
+    socket.abort();
+    deaf.abort();
+    let only_hls = async || {
+        let all = get_json(&streamgate.url("/api/streams")).await;
+        let all =
+            all.as_object().unwrap().values().flat_map(|stream| stream["consumers"].as_array().unwrap());
+        all.map(|one| &one["format_name"]).all(|format| format == "hls")
+    };
+    eventually("nobody else is left", SOON, only_hls).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_websocket_loses_pictures_and_is_ended_all_the_same() {
+    let camera = Camera::start("video=jpeg,pattern=snow,size=1280x720,fps=10");
+    let streamgate = Streamgate::with_streams(&[("yard", &camera.url)]);
+    let mut slow = Socket::open_narrow(&streamgate, "yard").await;
+    slow.send("mjpeg", "").await;
+    let mut quick = Socket::open(&streamgate, "yard").await;
+    quick.send("mjpeg", "").await;
+    let all = async || {
+        let all = get_json(&streamgate.url("/api/streams?src=yard")).await["consumers"].take();
+        let mut all = all.as_array().unwrap().clone();
+        all.sort_by_key(|one| one["id"].as_u64());
+        all
+    };
+    // It takes one picture now and then: what lies between is dropped, not kept for it.
+    eventually("both are listed", SOON, async || all().await.len() == 2).await;
+    let dropped = async || all().await[0]["drops"].as_u64() > Some(10);
+    eventually("a slow client loses pictures", Duration::from_secs(60), async || {
+        let picture = slow.media().await;
+        assert_eq!(size(&picture), (1280, 720));
+        for _ in 0..5 {
+            quick.media().await;
+        }
+        dropped().await
+    })
+    .await;
+    let [slow_one, quick_one] = &all().await[..] else { panic!("two viewers") };
+    assert_eq!(quick_one["drops"], 0, "{quick_one}");
+
+    // Ended while it takes nothing.
+    let kick = streamgate.url(&format!("/api/streams/yard/consumers/{}", slow_one["id"]));
+    assert_eq!(delete(&kick).await.status, 200);
+    eventually("only the other is left", SOON, async || all().await.len() == 1).await;
+    let kick = streamgate.url(&format!("/api/streams/yard/consumers/{}", quick_one["id"]));
+    assert_eq!(delete(&kick).await.status, 200);
+    let error = quick.error().await;
+    assert!(error.starts_with("mjpeg: ") && error.contains("ended by the server"), "{error}");
+    assert_eq!(quick.end().await, Some(1008));
+    no_consumers(&streamgate).await;
 }

@@ -87,7 +87,7 @@ async fn motion(
 /// Each picture is followed by the boundary at once: browsers show it only then.
 fn parts(motion: Motion) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> {
     futures_util::stream::unfold((motion, true), |(mut motion, is_first)| async move {
-        let jpeg = motion.next().await?;
+        let jpeg = motion.next().await.ok()?;
         let before = if is_first { BOUNDARY.trim_start() } else { "" };
         let head = format!("{before}Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", jpeg.len());
         let part = [head.as_bytes(), &jpeg, BOUNDARY.as_bytes()].concat();
@@ -141,7 +141,7 @@ fn picture_error(name: &str, error: &PictureError) -> ApiError {
             unavailable("not live").hint("leave out the parameter live: then the stream is started")
         }
         PictureError::Busy(_) => again(unavailable("too many requests for pictures")),
-        PictureError::Ended => unavailable("ended"),
+        PictureError::Ended(_) => unavailable("ended"),
         PictureError::Decode(DecodeError::NoDecoder { .. }) => unavailable("no decoder").hint(
             "install ffmpeg on the server (apt install ffmpeg, apk add ffmpeg) so that it is found in PATH; cameras that \
              send MJPEG need none",

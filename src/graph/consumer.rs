@@ -5,6 +5,7 @@ use crate::media::Codec;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::SystemTime;
+use tokio_util::sync::CancellationToken;
 
 /// Why a consumer is ended from the graph's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,47 @@ pub enum EndReason {
     StreamRemoved,
     /// Somebody asked for this consumer to go.
     Kicked,
+}
+
+impl EndReason {
+    /// For whoever is ended. Without a reason it is the program that ends.
+    pub fn words(reason: Option<EndReason>) -> &'static str {
+        match reason {
+            Some(EndReason::Kicked) => "this viewer was ended by the server's operator",
+            Some(EndReason::StreamRemoved) => "the stream was removed or replaced",
+            None => "the server is shutting down",
+        }
+    }
+}
+
+/// Set when a consumer is ended from outside: for whoever waits for something else meanwhile.
+#[derive(Debug)]
+pub struct End {
+    cancel: CancellationToken,
+    reason: Mutex<Option<EndReason>>,
+}
+
+impl End {
+    /// Ends with `cancel`, too.
+    pub fn new(cancel: CancellationToken) -> End {
+        End { cancel, reason: Mutex::new(None) }
+    }
+
+    /// Ends it.
+    pub fn set(&self, reason: EndReason) {
+        self.reason.lock().get_or_insert(reason);
+        self.cancel.cancel();
+    }
+
+    /// Waits for the end.
+    pub async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+
+    /// `None` when it ended with the token it was made with, or did not end.
+    pub fn reason(&self) -> Option<EndReason> {
+        *self.reason.lock()
+    }
 }
 
 /// What a consumer is told when it must end. Called once, from any thread; must not block.

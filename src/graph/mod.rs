@@ -17,7 +17,7 @@ pub mod source;
 pub mod stream;
 pub mod writer;
 
-pub use consumer::{Consumer, ConsumerInfo, Dialled, EndReason};
+pub use consumer::{Consumer, ConsumerInfo, Dialled, End, EndReason};
 pub use events::{Event, Events};
 pub use frames::FrameReader;
 pub use negotiate::Wants;

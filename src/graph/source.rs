@@ -78,3 +78,22 @@ pub struct RtpIn<'a> {
     /// When it was received.
     pub arrival: Instant,
 }
+
+/// A source that is connected for ever and sends nothing: for tests.
+#[cfg(test)]
+pub(crate) struct Silent;
+
+#[cfg(test)]
+impl Source for Silent {
+    fn run<'a>(&'a self, _: &'a mut SourceWriter) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn url(&self) -> &str {
+        "test:"
+    }
+
+    fn format_name(&self) -> &'static str {
+        "test"
+    }
+}

@@ -10,8 +10,9 @@ use super::error::{ApiError, ErrorBody, connect_error};
 use super::request::{Query, text_header};
 use crate::consumers::hls::HlsError;
 use crate::consumers::mse::{Client, Keyframe, MseError, Way};
+use crate::consumers::pictures::Size;
 use crate::consumers::webrtc;
-use crate::graph::Stream;
+use crate::graph::{ConsumerInfo, Stream};
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
@@ -81,8 +82,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 
 /// go2rtc's WebSocket
 ///
-/// Messages are JSON texts with `type` and `value`: `mse`, `mp4`, `hls`, `webrtc/offer`, `webrtc/candidate`, `webrtc`, `control`; media is
-/// binary. See docs/api.md.
+/// Messages are JSON texts with `type` and `value`: `mse`, `mp4`, `mjpeg`, `hls`, `webrtc/offer`, `webrtc/candidate`, `webrtc`, `control`;
+/// media is binary. See docs/api.md.
 #[utoipa::path(get, path = "/api/ws", tag = "mp4",
     params(("src" = String, Query, description = "The stream's name")),
     responses(
@@ -233,7 +234,9 @@ impl Socket {
             Request::Mse(_) => "mse",
             Request::Mp4(_) => "mp4",
             Request::Hls(_) => "hls",
-            _ => "mjpeg",
+            Request::Mjpeg => "mjpeg",
+            Request::Candidate => "webrtc/candidate",
+            Request::Pause(_) => "control",
         };
         let Some(stream) = self.api.registry.get(&self.name) else {
             return Answer::Out(vec![error(kind, format!("stream not found: there is no {:?}", self.name))]);
@@ -259,14 +262,24 @@ impl Socket {
                         let text = String::from_utf8_lossy(&text.plain).into_owned();
                         Answer::Out(vec![message("hls", text.into())])
                     }
-                    Err(HlsError::Connect(why)) => self.refuse(kind, &why.into()),
+                    Err(HlsError::Connect(why)) => self.refuse(kind, &why),
                     Err(why) => Answer::Out(vec![error(kind, why)]),
                 }
             }
-            _ => Answer::Out(vec![error(
-                kind,
-                "pictures are not possible yet: ask for mse, webrtc/offer or hls",
-            )]),
+            Request::Mjpeg => {
+                let info = ConsumerInfo {
+                    protocol: "ws",
+                    remote_addr: self.remote.to_string(),
+                    user_agent: self.user_agent.clone(),
+                    ..ConsumerInfo::default()
+                };
+                match self.api.pictures.motion(&stream, Size::default(), info).await {
+                    Ok(motion) => Answer::Out(vec![Out::Media(Media::Pictures(motion))]),
+                    Err(why) => self.refuse(kind, &why),
+                }
+            }
+            // They need no stream and have been dealt with.
+            Request::Candidate | Request::Pause(_) => Answer::Out(Vec::new()),
         }
     }
 
@@ -301,7 +314,7 @@ impl Socket {
         }
     }
 
-    fn refuse(&self, kind: &str, why: &MseError) -> Answer {
+    fn refuse(&self, kind: &str, why: &impl std::fmt::Display) -> Answer {
         tracing::info!(stream = self.name, remote = %self.remote, "{kind} viewer refused: {why}");
         Answer::Out(vec![error(kind, why)])
     }

@@ -1,7 +1,8 @@
 //! What goes to a WebSocket client: messages first, then media as fast as it takes them.
 
-use crate::consumers::mse::{Chunk, End, Init, Keyframe, MseError, Viewer};
-use crate::graph::EndReason;
+use crate::consumers::mse::{Chunk, Init, Keyframe, MseError, Viewer};
+use crate::consumers::pictures::{Motion, PictureError};
+use crate::graph::{End, EndReason};
 use crate::media::Codec;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub enum Media {
     Live(Box<Viewer>),
     /// A keyframe now and then.
     Keyframes(Box<Keyframe>),
+    /// JPEG files.
+    Pictures(Motion),
 }
 
 impl Media {
@@ -40,6 +43,42 @@ impl Media {
         match self {
             Media::Live(viewer) => viewer.end(),
             Media::Keyframes(keyframes) => keyframes.end(),
+            Media::Pictures(motion) => motion.end(),
+        }
+    }
+
+    /// The message that asks for it.
+    fn kind(&self) -> &'static str {
+        match self {
+            Media::Live(_) => "mse",
+            Media::Keyframes(_) => "mp4",
+            Media::Pictures(_) => "mjpeg",
+        }
+    }
+}
+
+/// Why there is no more media.
+enum Stop {
+    /// The viewer was ended from outside.
+    Ended(Option<EndReason>),
+    /// It can't go on.
+    Failed(String),
+}
+
+impl From<MseError> for Stop {
+    fn from(error: MseError) -> Stop {
+        match error {
+            MseError::Ended(reason) => Stop::Ended(reason),
+            error => Stop::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<PictureError> for Stop {
+    fn from(error: PictureError) -> Stop {
+        match error {
+            PictureError::Ended(reason) => Stop::Ended(reason),
+            error => Stop::Failed(error.to_string()),
         }
     }
 }
@@ -74,6 +113,7 @@ enum Next {
     Out(Option<Out>),
     Chunk(Result<Chunk, MseError>),
     File(Result<(Arc<Init>, Bytes), MseError>),
+    Picture(Result<Bytes, PictureError>),
 }
 
 impl Outgoing {
@@ -103,8 +143,9 @@ impl Outgoing {
                     }
                     self.send_media(bytes).await
                 }
-                Next::Chunk(Err(error)) => self.end_media("mse", error).await,
-                Next::File(Err(error)) => self.end_media("mp4", error).await,
+                Next::Picture(Ok(jpeg)) => self.send_media(jpeg).await,
+                Next::Chunk(Err(error)) | Next::File(Err(error)) => self.end_media(error.into()).await,
+                Next::Picture(Err(error)) => self.end_media(error.into()).await,
             };
             if let Err(ended) = sent {
                 return ended;
@@ -117,6 +158,9 @@ impl Outgoing {
             Out::Text(text) => self.send(Message::Text(text.into())).await,
             Out::Ping => self.send(Message::Ping(Bytes::new())).await,
             Out::Media(media) => {
+                if let Media::Pictures(_) = &media {
+                    self.send(Message::Text(r#"{"type":"mjpeg"}"#.into())).await?;
+                }
                 self.media = Some(media);
                 self.told.clear();
                 self.pause(self.paused).await
@@ -127,15 +171,17 @@ impl Outgoing {
 
     async fn pause(&mut self, paused: bool) -> Result<(), Ended> {
         self.paused = paused;
-        let Some(Media::Live(viewer)) = &mut self.media else { return Ok(()) };
-        if paused {
-            viewer.pause();
-            return Ok(());
+        match &mut self.media {
+            Some(Media::Live(viewer)) if paused => viewer.pause(),
+            Some(Media::Live(viewer)) => {
+                if let Err(error) = viewer.resume().await {
+                    return self.end_media(error.into()).await;
+                }
+            }
+            Some(Media::Pictures(motion)) => motion.pause(paused),
+            Some(Media::Keyframes(_)) | None => {}
         }
-        match viewer.resume().await {
-            Ok(()) => Ok(()),
-            Err(error) => self.end_media("mse", error).await,
-        }
+        Ok(())
     }
 
     /// The MIME type first, where a player has to know of it: another profile of the same codecs is in the init segment.
@@ -148,13 +194,18 @@ impl Outgoing {
     }
 
     /// Tells why there is no more media. A viewer that was ended from outside has no use for its socket.
-    async fn end_media(&mut self, kind: &str, error: MseError) -> Result<(), Ended> {
-        self.media = None;
-        let why = crate::telemetry::mask(&error.to_string()).into_owned();
-        self.send(text("error", &format!("{kind}: {why}"))).await?;
-        match error {
-            MseError::Ended(reason) => Err(Ended::Viewer(reason)),
-            _ => Ok(()),
+    async fn end_media(&mut self, stop: Stop) -> Result<(), Ended> {
+        let Some(media) = self.media.take() else { return Ok(()) };
+        let why = match &stop {
+            Stop::Ended(reason) => EndReason::words(*reason),
+            Stop::Failed(why) => why,
+        };
+        let why = format!("{}: {}", media.kind(), crate::telemetry::mask(why));
+        drop(media);
+        self.send(text("error", &why)).await?;
+        match stop {
+            Stop::Ended(reason) => Err(Ended::Viewer(reason)),
+            Stop::Failed(_) => Ok(()),
         }
     }
 
@@ -163,10 +214,9 @@ impl Outgoing {
         let Some(end) = self.media.as_ref().map(Media::end) else { return Ok(()) };
         let ended = tokio::select! {
             sent = self.sink.send(Message::Binary(bytes)) => return sent.map_err(|_| Ended::Gone),
-            () = end.cancelled() => end.error(),
+            () = end.cancelled() => Stop::Ended(end.reason()),
         };
-        let kind = if matches!(self.media, Some(Media::Live(_))) { "mse" } else { "mp4" };
-        timeout(GOODBYE, self.end_media(kind, ended)).await.unwrap_or(Err(Ended::Gone))
+        timeout(GOODBYE, self.end_media(ended)).await.unwrap_or(Err(Ended::Gone))
     }
 
     /// The connection itself has the deadline for a client that stops reading.
@@ -196,6 +246,7 @@ async fn media_next(media: &mut Option<Media>, paused: bool) -> Next {
     match media {
         Some(Media::Live(viewer)) => Next::Chunk(viewer.next().await),
         Some(Media::Keyframes(keyframes)) if !paused => Next::File(keyframes.next().await),
+        Some(Media::Pictures(motion)) if !paused => Next::Picture(motion.next().await),
         _ => std::future::pending().await,
     }
 }

@@ -1,9 +1,9 @@
 //! One keyframe as an MP4 file of its own.
 
 use super::fragment::Init;
-use super::viewer::{End, Listed};
+use super::viewer::Listed;
 use super::{Client, Mse, MseError, Way};
-use crate::graph::{FrameReader, Stream, Wants};
+use crate::graph::{End, FrameReader, Stream, Wants};
 use crate::media::mp4::{Media, Run, Sample, fragment};
 use crate::media::{Frame, Kind};
 use bytes::Bytes;
@@ -55,7 +55,7 @@ impl Keyframe {
         let end = self.listed.end.clone();
         let (init, bytes) = tokio::select! {
             biased;
-            () = end.cancelled() => return Err(end.error()),
+            () = end.cancelled() => return Err(MseError::Ended(end.reason())),
             file = self.file() => file,
         };
         self.listed.sent(bytes.len(), 1);

@@ -13,9 +13,9 @@ pub use fragment::{Fragment, Init};
 pub use keyframe::Keyframe;
 pub use muxer::Muxer;
 pub use retime::Retimer;
-pub use viewer::{Chunk, End, Viewer};
+pub use viewer::{Chunk, Viewer};
 
-use crate::graph::{ConnectError, ConsumerInfo, EndReason, Feed, Selection, Stream, Wants};
+use crate::graph::{ConnectError, ConsumerInfo, End, EndReason, Feed, Selection, Stream, Wants};
 use crate::media::Codec;
 use muxing::{Key, Muxing};
 use parking_lot::Mutex;
@@ -81,11 +81,7 @@ pub enum MseError {
     #[error("the source is connected, but no keyframe has come from it in time")]
     NoMedia,
     /// Ended from outside.
-    #[error("{}", match .0 {
-        Some(EndReason::Kicked) => "this viewer was ended by the server's operator",
-        Some(EndReason::StreamRemoved) => "the stream was removed or replaced",
-        None => "the server is shutting down",
-    })]
+    #[error("{}", EndReason::words(*.0))]
     Ended(Option<EndReason>),
     /// There are as many viewers as allowed.
     #[error("there are as many viewers as allowed")]

@@ -5,15 +5,13 @@ use super::muxer::{VIDEO_RATE, ticks};
 use super::muxing::Muxing;
 use super::retime::Retimer;
 use super::{Fragment, Mse, MseError, Way};
-use crate::graph::{ConsumerGuard, EndReason, Lease, Reader, Selection, Stream, Wants};
+use crate::graph::{ConsumerGuard, End, Lease, Reader, Selection, Stream, Wants};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 /// Fragments that are sent as one message at most.
 const BATCH: usize = 16;
@@ -68,35 +66,6 @@ impl Listed {
     pub(super) fn sent(&self, bytes: usize, packets: u64) {
         self.consumer.bytes.fetch_add(bytes as u64, Relaxed);
         self.consumer.packets.fetch_add(packets, Relaxed);
-    }
-}
-
-/// Set when it is ended from outside.
-pub struct End {
-    cancel: CancellationToken,
-    reason: Mutex<Option<EndReason>>,
-}
-
-impl End {
-    /// Ends with `cancel`, too.
-    pub(super) fn new(cancel: CancellationToken) -> End {
-        End { cancel, reason: Mutex::new(None) }
-    }
-
-    /// Ends it.
-    pub(super) fn set(&self, reason: EndReason) {
-        self.reason.lock().get_or_insert(reason);
-        self.cancel.cancel();
-    }
-
-    /// Waits for the end.
-    pub async fn cancelled(&self) {
-        self.cancel.cancelled().await;
-    }
-
-    /// What to tell of it.
-    pub fn error(&self) -> MseError {
-        MseError::Ended(*self.reason.lock())
     }
 }
 
@@ -182,7 +151,7 @@ impl Viewer {
         let end = self.listed.end.clone();
         tokio::select! {
             biased;
-            () = end.cancelled() => Err(end.error()),
+            () = end.cancelled() => Err(MseError::Ended(end.reason())),
             chunk = self.chunk() => chunk,
         }
     }

@@ -103,24 +103,12 @@ impl Slot {
 mod tests {
     use super::*;
     use crate::config::StreamConfig;
-    use crate::graph::{BoxFuture, Registry, Source, SourceError, SourceWriter};
-
-    struct Nothing;
-    impl Source for Nothing {
-        fn run<'a>(&'a self, _: &'a mut SourceWriter) -> BoxFuture<'a, Result<(), SourceError>> {
-            Box::pin(std::future::pending())
-        }
-        fn url(&self) -> &str {
-            "test:"
-        }
-        fn format_name(&self) -> &'static str {
-            "test"
-        }
-    }
+    use crate::graph::Registry;
+    use crate::graph::source::Silent;
 
     #[tokio::test]
     async fn requests_that_come_to_nothing_leave_no_places_without_end() {
-        let registry = Registry::new(Arc::new(|_: &str| Ok(Arc::new(Nothing))));
+        let registry = Registry::new(Arc::new(|_: &str| Ok(Arc::new(Silent))));
         registry.set("front", StreamConfig::new(vec!["test:".into()])).unwrap();
         let stream = registry.get("front").unwrap();
         let cache = Cache::default();

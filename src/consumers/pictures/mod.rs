@@ -10,7 +10,7 @@ mod shot;
 pub use decode::{DecodeError, Size};
 pub use motion::Motion;
 
-use crate::graph::{ConnectError, ConsumerInfo, Producer, Stream, Wants};
+use crate::graph::{ConnectError, ConsumerInfo, End, EndReason, Producer, Stream, Wants};
 use crate::media::Codec;
 use bytes::Bytes;
 use cache::{Cache, Slot};
@@ -79,9 +79,9 @@ pub enum PictureError {
     /// The keyframe could not be made a picture.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// Somebody ended the request.
-    #[error("the viewer was ended")]
-    Ended,
+    /// Ended from outside.
+    #[error("{}", EndReason::words(*.0))]
+    Ended(Option<EndReason>),
 }
 
 /// All pictures of the process.
@@ -128,28 +128,34 @@ impl Pictures {
         if let Some(jpeg) = request.max_age.and_then(|age| slot.younger_than(age)) {
             return Ok(jpeg);
         }
-        let ended = CancellationToken::new();
-        let end = ended.clone();
+        let end = Arc::new(End::new(self.cancel.child_token()));
+        let ended = end.clone();
         let info = ConsumerInfo { format_name: "jpeg", ..info };
         // Who only looks at what is there anyway is no viewer: a page of thumbnails would make the numbers flicker.
         let consumer = match request.only_live {
-            false => Some(stream.add_consumer(info, Box::new(move |_| end.cancel()))?),
+            false => Some(stream.add_consumer(info, Box::new(move |reason| ended.set(reason)))?),
             true => None,
         };
         let making = async {
-            let deadline = Instant::now() + self.options.source_deadline;
-            let source = self.source(stream, request.only_live).await?;
-            let shot = timeout_at(deadline, Shots::new(source.producer()).next()).await;
-            let shot = shot.map_err(|_| PictureError::NoKeyframe(self.options.source_deadline))?;
+            let (_source, shot) = self.newest(stream, request.only_live).await?;
             if let Some(consumer) = &consumer {
                 consumer.info.lock().codecs = vec![shot.codec()];
             }
             self.render(&slot, &shot, request.size).await
         };
         tokio::select! {
-            () = ended.cancelled() => Err(PictureError::Ended),
+            () = end.cancelled() => Err(PictureError::Ended(end.reason())),
             made = making => made,
         }
+    }
+
+    /// A source and its newest keyframe.
+    async fn newest(&self, stream: &Stream, only_live: bool) -> Result<(Source, Shot), PictureError> {
+        let patience = self.options.source_deadline;
+        let deadline = Instant::now() + patience;
+        let source = self.source(stream, only_live).await?;
+        let shot = timeout_at(deadline, Shots::new(source.producer()).next()).await;
+        Ok((source, shot.map_err(|_| PictureError::NoKeyframe(patience))?))
     }
 
     async fn source(&self, stream: &Stream, only_live: bool) -> Result<Source, PictureError> {
@@ -175,7 +181,7 @@ impl Pictures {
             return Ok(jpeg);
         }
         let permit = timeout(patience, self.decoders.acquire()).await.map_err(late)?;
-        let _permit = permit.map_err(|_| PictureError::Ended)?;
+        let _permit = permit.map_err(|_| PictureError::Ended(None))?;
         let jpeg =
             timeout(patience, decode::jpeg(&self.options.ffmpeg, shot, size)).await.map_err(late)??;
         slot.keep(shot, jpeg.clone());

@@ -207,22 +207,10 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{BoxFuture, Producer, Source, SourceError, SourceWriter};
+    use crate::graph::Producer;
+    use crate::graph::source::Silent;
     use crate::media::{Params, StreamTime, Track};
     use std::sync::Arc;
-
-    struct Nothing;
-    impl Source for Nothing {
-        fn run<'a>(&'a self, _: &'a mut SourceWriter) -> BoxFuture<'a, Result<(), SourceError>> {
-            Box::pin(std::future::pending())
-        }
-        fn url(&self) -> &str {
-            "test://"
-        }
-        fn format_name(&self) -> &'static str {
-            "test"
-        }
-    }
 
     fn lane(kind: Kind, codecs: &[(Codec, u8)], offset: u32) -> Lane {
         let setup = LaneSetup {
@@ -234,7 +222,7 @@ mod tests {
                 .iter()
                 .map(|&(codec, payload_type)| Encoding { codec, payload_type, rtx_type: None })
                 .collect(),
-            lease: Producer::new(Arc::new(Nothing)).lease(),
+            lease: Producer::new(Arc::new(Silent)).lease(),
         };
         Lane::new(setup, 0xffff, offset)
     }
