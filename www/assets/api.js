@@ -50,6 +50,10 @@ export async function putStream(name, sources) {
   await call(`/api/streams?${query}`, { method: 'PUT', deadline: CHANGE_DEADLINE_MS });
 }
 
+export async function endViewer(name, id) {
+  await call(`/api/streams/${encodeURIComponent(name)}/consumers/${id}`, { method: 'DELETE' });
+}
+
 export async function deleteStream(name) {
   await call(`/api/streams?${new URLSearchParams({ src: name })}`, { method: 'DELETE', deadline: CHANGE_DEADLINE_MS });
 }

@@ -10,14 +10,14 @@ export function playerUrl(name) {
 }
 
 export class StreamCard {
-  /** @param {string} name @param {(name: string) => void} onDelete */
-  constructor(name, onDelete) {
+  /** @param {string} name @param {{onDelete: (name: string) => void, onViewers: (name: string) => void}} on */
+  constructor(name, { onDelete, onViewers }) {
     this.name = name;
     const template = document.getElementById('card-template');
     this.element = template.content.firstElementChild.cloneNode(true);
     const find = (selector) => this.element.querySelector(selector);
     this.parts = {
-      state: find('.state'), word: find('.state span'), source: find('.source'), note: find('.note'), facts: find('dl'), viewers: find('.viewers span'),
+      state: find('.state'), word: find('.state span'), source: find('.source'), note: find('.note'), facts: find('dl'), viewers: find('.viewers'),
       codec: find('[data-field=codec]'), size: find('[data-field=size]'), fps: find('[data-field=fps]'), bitrate: find('[data-field=bitrate]'),
     };
     this.thumbnail = new Thumbnail(find('.thumbnail'), name);
@@ -28,6 +28,7 @@ export class StreamCard {
     const remove = find('.delete');
     remove.setAttribute('aria-label', `Delete ${name}`);
     remove.addEventListener('click', () => onDelete(name));
+    this.parts.viewers.addEventListener('click', () => onViewers(name));
   }
 
   /** @param {object} stream the entry of GET /api/streams; any field may be missing */
@@ -49,7 +50,8 @@ export class StreamCard {
     set(parts.fps, format.frameRate(stream?.fps));
     set(parts.bitrate, state === 'live' ? format.bitrate(stream.bitrate ?? NaN) : '–');
     parts.facts.hidden = ['codec', 'size', 'fps', 'bitrate'].every((key) => parts[key].textContent === '–');
-    set(parts.viewers, format.count(viewersOf(stream), 'viewer'));
+    set(parts.viewers.lastElementChild, format.count(viewersOf(stream), 'viewer'));
+    parts.viewers.disabled = viewersOf(stream) === 0;
 
     const error = state === 'live' ? '' : stream?.last_error ?? producers.find((producer) => producer?.last_error)?.last_error ?? '';
     const retries = stream?.retries > 0 ? ` (${format.count(stream.retries, 'retry', 'retries')})` : '';

@@ -129,7 +129,8 @@ function behave(dialog, { opened, submit }) {
   };
 }
 
-function explain(box, error) {
+/** Shows in words what went wrong. */
+export function explain(box, error) {
   const line = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
   const what = error.detail ? `${error.message}: ${error.detail}` : error.message;
   const lines = [line('strong', what)];

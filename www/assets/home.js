@@ -5,6 +5,7 @@ import { StreamCard, playerUrl, stateOf, viewersOf } from './card.js';
 import { addDialog, deleteDialog } from './dialogs.js';
 import * as format from './format.js';
 import './stream-player.js';
+import { viewersDialog } from './viewers.js';
 
 const POLL_MS = 2_000;
 const LAST_POLL_MS = 15_000;
@@ -37,6 +38,8 @@ const openDelete = deleteDialog({
     poll.now();
   },
 });
+
+const viewers = viewersDialog({ onEnded: () => poll.now() });
 
 // --- polling: only while seen, with growing pauses while the server is away
 
@@ -106,12 +109,16 @@ function show(next) {
   names.forEach((name, index) => {
     let card = cards.get(name);
     if (!card) {
-      card = new StreamCard(name, (which) => openDelete(which, viewersOf(streams[which])));
+      card = new StreamCard(name, {
+        onDelete: (which) => openDelete(which, viewersOf(streams[which])),
+        onViewers: (which) => viewers.open(which, streams[which]),
+      });
       cards.set(name, card);
       ui.cards.insertBefore(card.element, ui.cards.children[index] ?? null);
     }
     card.update(streams[name]);
   });
+  viewers.update(streams);
   ui.loading.hidden = true;
   ui.list.hidden = names.length === 0;
   ui.empty.hidden = names.length > 0;
