@@ -3,8 +3,10 @@
 import { PlayError, Retry } from './play-error.js';
 
 /** The words of the `mode` attribute, in the order that is best for most. */
-const KNOWN = ['webrtc', 'mse', 'hls', 'hls-native'];
-export const LABELS = { webrtc: 'WebRTC', mse: 'MSE', hls: 'HLS', 'hls-native': 'HLS by the browser' };
+const KNOWN = ['webrtc', 'mse', 'hls', 'hls-native', 'mjpeg', 'picture'];
+export const LABELS = {
+  webrtc: 'WebRTC', mse: 'MSE', hls: 'HLS', 'hls-native': 'HLS by the browser', mjpeg: 'MJPEG', picture: 'Pictures',
+};
 
 /** `mode` attribute → transports in order. `hls` means hls.js, or the browser itself where that is not to be had. */
 export function parseModes(attribute) {
@@ -32,13 +34,9 @@ export class Fallback {
     return this.#at + 1 < this.#modes.length;
   }
 
-  /** The error of the transport that would be preferred to this one, or null. */
-  get preferredError() {
-    return this.#at > 0 ? this.#failed.get(this.#modes[0]) ?? null : null;
-  }
-
-  get preferred() {
-    return this.#modes[0];
+  /** The transports that would be preferred to this one, the best first, each with the error that it gave way for. */
+  get better() {
+    return this.#modes.slice(0, this.#at).map((mode) => ({ mode, error: this.#failed.get(mode) }));
   }
 
   /** Why the transport that is to play is not the first one; '' when it is. */
@@ -66,15 +64,15 @@ export class Fallback {
     return new PlayError('codecs', 'This browser can’t play this stream', { detail, hint, retry: Retry.SLOW, status: error.status });
   }
 
-  /** The preferred transport was tried again and still does not work. */
-  stillFails(error) {
-    this.#failed.set(this.preferred, error);
+  /** A better transport was tried again and still does not work. */
+  stillFails(mode, error) {
+    this.#failed.set(mode, error);
   }
 
-  /** The preferred transport works again. */
-  restored() {
-    this.#at = 0;
-    this.#failed.clear();
+  /** A better transport works again. */
+  restored(mode) {
+    this.#at = this.#modes.indexOf(mode);
+    for (const lower of this.#modes.slice(this.#at)) this.#failed.delete(lower);
   }
 
   #why(mode) {

@@ -7,7 +7,7 @@ import { HlsStatsReader } from './hls-stats.js';
 import { MseBuffer } from './mse-buffer.js';
 import { MseLiveEdge } from './mse-live-edge.js';
 import { PlayError, Retry } from './play-error.js';
-import { openSocket } from './mse-socket.js';
+import { openSocket, refusal, unplayable } from './socket.js';
 
 /** The server may have to dial the camera first. */
 const CONNECT_DEADLINE_MS = 25_000;
@@ -145,7 +145,7 @@ export class MseTransport extends EventTarget {
       },
       message: (type, value) => {
         if (type === 'mse') this.#setType(source, value);
-        else if (type === 'error' && value.startsWith('mse')) this.#fail(this.#refusal(value.slice(4).trim()));
+        else if (type === 'error' && value.startsWith('mse')) this.#fail(refusal(value.slice(4).trim(), this.#stream, 'MSE'));
       },
       close: (error) => this.#fail(error),
     });
@@ -154,15 +154,15 @@ export class MseTransport extends EventTarget {
   #setType(source, mime) {
     this.#mime = mime;
     this.hasVideo = Boolean(splitCodecs(mime)[0]);
-    if (!mediaSourceClass().isTypeSupported(mime)) return this.#fail(unplayable(`this browser cannot decode ${codecsOf(mime)}`));
+    if (!mediaSourceClass().isTypeSupported(mime)) return this.#fail(unplayable(`this browser cannot decode ${codecsOf(mime)}`, 'MSE'));
     try {
       if (this.#buffer) return this.#buffer.changeType(mime);
       this.#buffer = new MseBuffer(source, mime, this.#video, {
         arrived: () => this.#arrived(),
-        failed: (why) => this.#fail(unplayable(why)),
+        failed: (why) => this.#fail(unplayable(why, 'MSE')),
       });
     } catch (error) {
-      this.#fail(unplayable(error?.message ?? String(error)));
+      this.#fail(unplayable(error?.message ?? String(error), 'MSE'));
     }
   }
 
@@ -172,13 +172,6 @@ export class MseTransport extends EventTarget {
       this.dispatchEvent(new Event('connection'));
     }
     this.#begun?.done();
-  }
-
-  #refusal(why) {
-    if (/^no codec in common/.test(why)) return unplayable(why);
-    if (/^stream not found/.test(why)) return new PlayError('unknown', `There is no stream called “${this.#stream}”`, { retry: Retry.SLOW, status: 404 });
-    if (/as many viewers/.test(why)) return new PlayError('limit', 'The server is at its limit', { detail: why });
-    return new PlayError('source', 'Camera is not answering', { detail: why });
   }
 
   #fail(error) {
@@ -197,8 +190,4 @@ function splitCodecs(mime) {
   const words = mime ? codecsOf(mime).split(',').map((word) => word.trim()) : [];
   const isVideo = (word) => /^(avc|hvc|hev)/.test(word);
   return [words.find(isVideo) ?? null, words.find((word) => !isVideo(word)) ?? null];
-}
-
-function unplayable(detail) {
-  return new PlayError('codecs', 'This browser can’t play this stream over MSE', { detail, retry: Retry.SLOW, fallback: true });
 }

@@ -6,7 +6,7 @@ export const Retry = Object.freeze({ BACKOFF: 'backoff', SLOW: 'slow', NEVER: 'n
 export class PlayError extends Error {
   /**
    * @param {string} kind short machine word: unknown, codecs, source, limit, denied, request, server, network,
-   *   connection, picture, unsupported
+   *   connection, picture, unsupported, ended
    * @param {string} title one short sentence without a full stop
    * @param {{detail?: string, hint?: string, status?: number, retry?: string, retryAfterMs?: number, fallback?: boolean}} [more]
    *   fallback: it is this way of getting the media that failed, so another one may work

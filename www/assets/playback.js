@@ -64,11 +64,16 @@ export class Playback extends EventTarget {
     this.#makeTransport = makeTransport;
     this.#streamState = streamState;
     this.#upgrade = new Upgrade({
-      make: () => makeTransport(this.#fallback.preferred, { impatient: true }),
+      better: () => this.#fallback.better,
+      make: (mode) => makeTransport(mode, { impatient: true }),
       streamState,
-      onReady: (transport) => this.#adopt(transport),
-      onFailed: (error) => {
-        this.#fallback.stillFails(error);
+      onReady: (mode, transport) => {
+        this.#fallback.restored(mode);
+        if (transport) this.#adopt(transport);
+        else this.#open();
+      },
+      onFailed: (mode, error) => {
+        this.#fallback.stillFails(mode, error);
         this.dispatchEvent(new Event('change'));
       },
     });
@@ -187,7 +192,6 @@ export class Playback extends EventTarget {
   /** Goes on with a session that already has pictures. */
   #adopt(transport) {
     this.#drop();
-    this.#fallback.restored();
     this.#take(transport);
     transport.attach(this.#video);
     this.#connectionChanged(transport);
@@ -276,8 +280,7 @@ export class Playback extends EventTarget {
     this.#playingSince = performance.now();
     this.dispatchEvent(new Event('frame'));
     this.#setState('playing');
-    const { preferred, preferredError } = this.#fallback;
-    if (preferredError && preferred === 'webrtc') this.#upgrade.start(preferredError);
+    this.#upgrade.start();
   }
 
   #wait(transport, note) {
@@ -321,10 +324,10 @@ export class Playback extends EventTarget {
     }
     if (transport.connection !== 'connected') return;
     // A silent camera is no reason to leave: the server goes on by itself when the camera is back.
-    if (await this.#showsNothing(transport, watch, now)) return this.#fail(transport, noPicture());
+    if (await this.#showsNothing(transport, watch, now)) return this.#fail(transport, noPicture(transport.mode));
     if (transport !== this.#transport) return;
     if (now - watch.bytesAt > DEAD_MS) this.#askWhy(transport, watch);
-    else if (now - watch.framesAt > STALLED_MS) this.#wait(transport, 'Waiting for the camera…');
+    else if (now - watch.framesAt > (transport.quietMs ?? STALLED_MS)) this.#wait(transport, 'Waiting for the camera…');
   }
 
   /** Nothing has come for long. A session that the server still knows goes on when the camera does; any other is begun anew. */

@@ -3,7 +3,9 @@
 import { LABELS, parseModes } from './fallback.js';
 import { HlsTransport } from './hls-transport.js';
 import { NativeHlsTransport } from './hls-native.js';
+import { MjpegTransport } from './mjpeg.js';
 import { MseTransport } from './mse.js';
+import { PictureTransport } from './picture.js';
 import { Playback } from './playback.js';
 import { buildView, ICONS } from './player-view.js';
 import { StatsView } from './stats-view.js';
@@ -15,7 +17,9 @@ const COUNTDOWN_MS = 250;
 /** The server this file came from; its root is one folder up. */
 const HOME = new URL('..', import.meta.url).href;
 
-const TRANSPORTS = { webrtc: WebRtcTransport, mse: MseTransport, hls: HlsTransport, 'hls-native': NativeHlsTransport };
+const TRANSPORTS = {
+  webrtc: WebRtcTransport, mse: MseTransport, hls: HlsTransport, 'hls-native': NativeHlsTransport, mjpeg: MjpegTransport, picture: PictureTransport,
+};
 
 /** The viewer's choice of sound; storage may be forbidden or full. */
 const memory = {
@@ -61,7 +65,7 @@ export class StreamPlayer extends HTMLElement {
   get state() { return this.#playback.state; }
   /** What the viewer is told, '' when all is well. */
   get message() { return this.#playback.message; }
-  /** 'webrtc' | 'mse' | 'hls' | 'hls-native': what plays or is being tried; null when paused. Setting it sets the attribute. */
+  /** 'webrtc' | 'mse' | 'hls' | 'hls-native' | 'mjpeg' | 'picture': what plays or is being tried; null when paused. Setting it sets the attribute. */
   get mode() { return this.#playback.mode; }
   set mode(value) { this.setAttribute('mode', value); }
   /** Why it is not the first one of the `mode` attribute, '' when it is. */

@@ -1,5 +1,6 @@
-// While a second-best transport plays: tries the preferred one beside it, unseen, and hands it over once it has shown pictures.
+// While a second-best transport plays: tries the better ones beside it, unseen, and tells of the first that has shown pictures.
 
+import { LABELS } from './fallback.js';
 import { PlayError } from './play-error.js';
 
 const CHECK_MS = 5_000;
@@ -11,6 +12,7 @@ const TRIAL_DEADLINE_MS = 12_000;
 const POLL_MS = 200;
 
 export class Upgrade {
+  #better;
   #make;
   #streamState;
   #onReady;
@@ -23,25 +25,28 @@ export class Upgrade {
   #seen = null;
 
   /**
-   * @param {() => EventTarget} make the preferred transport
+   * @param {() => {mode: string, error: PlayError}[]} better transports that are preferred to the one that plays, the best first, and
+   *   why each was left
+   * @param {(mode: string) => EventTarget} make a transport
    * @param {() => Promise<string|null>} streamState a text that changes whenever a refused stream might now be taken; null: not live
-   * @param {(transport: EventTarget) => void} onReady it shows pictures and is the receiver's from now on
-   * @param {(error: PlayError) => void} onFailed it still does not work
+   * @param {(mode: string, transport: EventTarget|null) => void} onReady it shows pictures and is the receiver's from now on; null: it
+   *   works, and can't be shown elsewhere than where it began
+   * @param {(mode: string, error: PlayError) => void} onFailed it still does not work
    */
-  constructor({ make, streamState, onReady, onFailed }) {
+  constructor({ better, make, streamState, onReady, onFailed }) {
+    this.#better = better;
     this.#make = make;
     this.#streamState = streamState;
     this.#onReady = onReady;
     this.#onFailed = onFailed;
   }
 
-  /** @param {PlayError} error why the preferred transport was left */
-  start(error) {
+  start() {
     this.stop();
-    if (error.kind === 'unsupported') return; // the browser will not learn it
+    if (!this.#learners().length) return;
     const run = ++this.#running;
     this.#plan();
-    this.#watch(run, error);
+    this.#watch(run);
   }
 
   stop() {
@@ -52,7 +57,7 @@ export class Upgrade {
     this.#seen = null;
   }
 
-  /** The preferred transport has played long enough: later failures start with short pauses again. */
+  /** The best transport has played long enough: later failures start with short pauses again. */
   forgive() {
     this.#tries = 0;
   }
@@ -61,7 +66,12 @@ export class Upgrade {
     this.#nextTry = performance.now() + Math.min(LAST_TRY_MS, FIRST_TRY_MS * 2 ** this.#tries);
   }
 
-  async #watch(run, error) {
+  /** What a browser does not have it will not learn. */
+  #learners() {
+    return this.#better().filter(({ error }) => error && error.kind !== 'unsupported');
+  }
+
+  async #watch(run) {
     this.#seen = await this.#streamState();
     while (run === this.#running) {
       await new Promise((done) => { this.#timer = setTimeout(done, CHECK_MS); });
@@ -70,31 +80,32 @@ export class Upgrade {
       if (run !== this.#running) return;
       const changed = state !== null && this.#seen !== null && state !== this.#seen;
       this.#seen = state ?? this.#seen;
+      const due = performance.now() >= this.#nextTry;
       // The same stream would be refused with the same words.
-      const due = error.kind !== 'codecs' && performance.now() >= this.#nextTry;
-      if (!changed && !due) continue;
+      const tries = this.#learners().filter(({ error }) => changed || (due && error.kind !== 'codecs'));
+      if (!tries.length) continue;
       this.#tries += 1;
-      const failure = await this.#try(run);
-      if (run !== this.#running || !failure) return;
-      this.#plan();
-      // What the camera or the server has to say is passing; what this way lacks is the reason from now on.
-      if (failure.fallback) {
-        error = failure;
-        this.#onFailed(failure);
+      for (const { mode } of tries) {
+        const failure = await this.#try(run, mode);
+        if (run !== this.#running || !failure) return;
+        // What the camera or the server has to say is passing; what this way lacks is the reason from now on.
+        if (failure.fallback) this.#onFailed(mode, failure);
       }
+      this.#plan();
     }
   }
 
   /** @returns {Promise<PlayError|null>} null when it was handed over */
-  async #try(run) {
-    const transport = this.#make();
+  async #try(run, mode) {
+    const transport = this.#make(mode);
     const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
     this.#trial = transport;
     try {
       await this.#untilItPlays(transport, video);
       if (run !== this.#running) throw new PlayError('connection', 'No longer wanted');
       this.#trial = null;
-      this.#onReady(transport);
+      if (!transport.attach) transport.close();
+      this.#onReady(mode, transport.attach ? transport : null);
       return null;
     } catch (error) {
       transport.close();
@@ -116,12 +127,12 @@ export class Upgrade {
       if (transport.hasVideo ? stats.framesDecoded >= FRAMES : stats.audioBytesReceived > 0) return;
       await Promise.race([new Promise((done) => setTimeout(done, POLL_MS)), failed]);
     }
-    throw noPicture();
+    throw noPicture(transport.mode);
   }
 }
 
-export function noPicture() {
-  return new PlayError('picture', 'WebRTC shows no picture', {
+export function noPicture(mode) {
+  return new PlayError('picture', `${LABELS[mode]} shows no picture`, {
     detail: 'connected, but no picture could be decoded',
     hint: 'A firewall may hold the media back.',
     fallback: true,

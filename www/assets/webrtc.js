@@ -11,8 +11,9 @@
 //   connection      'connecting' | 'connected' | 'disconnected' | 'closed'
 //   startedAt       performance.now() when the server was first asked
 //   hasVideo        false when the stream turned out to be sound only
+//   quietMs         so long without a picture is nothing special; may be left out
 // and the events `connection` and `failed` (detail: PlayError). Another way to get the media is another file like this one:
-// mse.js, hls-transport.js, hls-native.js. This one also has attach(video), to show a session in another <video> than it began with.
+// mse.js, hls-transport.js, hls-native.js, mjpeg.js, picture.js. This one also has attach(video), to show a session in another <video> than it began with.
 
 import { PlayError, Retry } from './play-error.js';
 import { StatsReader } from './webrtc-stats.js';
@@ -20,7 +21,7 @@ import { StatsReader } from './webrtc-stats.js';
 const REQUEST_DEADLINE_MS = 25_000;
 const CONNECT_DEADLINE_MS = 10_000;
 /** Where another transport waits for its turn. */
-const IMPATIENT_CONNECT_DEADLINE_MS = 4_000;
+const IMPATIENT_CONNECT_DEADLINE_MS = 2_500;
 /** When ICE servers became known only after the offer was made, try again with them sooner. */
 const CONNECT_DEADLINE_WITHOUT_ICE_SERVERS_MS = 4_000;
 const DISCONNECTED_GRACE_MS = 4_000;

@@ -1,6 +1,6 @@
 // The server's WebSocket, `/api/ws`: JSON messages and binary media.
 
-import { PlayError } from './play-error.js';
+import { PlayError, Retry } from './play-error.js';
 
 const EXPLAIN_DEADLINE_MS = 8_000;
 
@@ -11,7 +11,7 @@ async function explain(base, stream) {
       cache: 'no-store',
       signal: AbortSignal.timeout(EXPLAIN_DEADLINE_MS),
     });
-    if (!response.ok) return await PlayError.fromResponse(response, stream, 'MSE');
+    if (!response.ok) return await PlayError.fromResponse(response, stream, 'WebSocket');
     await response.body?.cancel();
     return new PlayError('connection', 'The server’s WebSocket can’t be opened', {
       detail: 'no WebSocket to the server',
@@ -24,6 +24,19 @@ async function explain(base, stream) {
       hint: navigator.onLine === false ? 'This device is offline.' : '',
     });
   }
+}
+
+/** What the server says of a request that it refused, or that has come to an end. `way`: 'MSE', 'MJPEG'. */
+export function refusal(why, stream, way) {
+  if (/^(no codec in common|ffmpeg )/.test(why)) return unplayable(why, way);
+  if (/^stream not found/.test(why)) return new PlayError('unknown', `There is no stream called “${stream}”`, { retry: Retry.SLOW, status: 404 });
+  if (/^this viewer was ended/.test(why)) return new PlayError('ended', 'You were disconnected by the server’s operator', { retry: Retry.SLOW });
+  if (/as many viewers|that is the limit/.test(why)) return new PlayError('limit', 'The server is at its limit', { detail: why });
+  return new PlayError('source', 'Camera is not answering', { detail: why });
+}
+
+export function unplayable(detail, way) {
+  return new PlayError('codecs', `This browser can’t play this stream over ${way}`, { detail, retry: Retry.SLOW, fallback: true });
 }
 
 /**
