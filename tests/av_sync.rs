@@ -1,13 +1,15 @@
-//! A clip that flashes and beeps at the same instants: how far apart a viewer gets the two, by WebRTC and by HLS, at the
-//! start and after the camera has come back with other RTP timestamps.
+//! A clip that flashes and beeps at the same instants: how far apart a viewer gets the two, by WebRTC, HLS and MSE, at the
+//! start and after the camera has come back with other RTP timestamps, or for as long as one watches.
 
 mod common;
 mod hls_support;
+mod mse_support;
 #[path = "common/webrtc_client.rs"]
 mod webrtc_client;
 
 use common::{Camera, Streamgate, eventually, get, post};
 use hls_support::{Playlist, Segment, media_playlist};
+use mse_support::{CODECS, Socket, Watched};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -144,6 +146,45 @@ async fn hls_plays_each_kind_of_sound_with_its_picture() {
             })
             .await;
         }
+    }
+}
+
+/// `MSE_SECONDS` says for how long.
+#[tokio::test(flavor = "multi_thread")]
+async fn mse_keeps_each_kind_of_sound_with_its_picture() {
+    let seconds = std::env::var("MSE_SECONDS").map_or(6.0, |text| text.parse().expect("seconds"));
+    let sounds = ["aac", "opus", "pcma"];
+    let mounts =
+        sounds.map(|audio| (format!("/{audio}"), format!("clip=h264_flash_g30,audio={audio},beep=yes")));
+    let mounts: Vec<(&str, &str)> =
+        mounts.iter().map(|(path, spec)| (path.as_str(), spec.as_str())).collect();
+    let camera = Camera::start_with(&mounts, None);
+    let urls = sounds.map(|audio| camera.url_of(&format!("/{audio}")));
+    let streams: Vec<(&str, &str)> = sounds.iter().copied().zip(urls.iter().map(String::as_str)).collect();
+    let streamgate = Streamgate::with_streams(&streams);
+    let watching = sounds.map(|audio| {
+        let streamgate = &streamgate;
+        async move {
+            let mut socket = Socket::open(streamgate, audio).await;
+            socket.send("mse", CODECS).await;
+            let mut watched = Watched::default();
+            watched.watch(&mut socket, seconds).await;
+            watched.assert_gapless();
+            let [video, audio] = watched.ends();
+            assert!((video - audio).abs() < 0.5, "the picture ends at {video} s, the sound at {audio} s");
+            watched.files.pop().expect("one init segment")
+        }
+    });
+    let files = futures_util::future::join_all(watching).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("media.mp4");
+    for (audio, bytes) in sounds.iter().zip(files) {
+        std::fs::write(&file, bytes).expect("a file");
+        // What was cached is shown in fast motion at first.
+        let live = |onsets: Vec<f64>| onsets.into_iter().filter(|at| *at > 1.0).collect::<Vec<_>>();
+        let (flashes, beeps) =
+            (live(onsets(&brightness(&file), 128.0)), live(onsets(&loudness(&file), -30.0)));
+        assert_in_sync(&format!("MSE, {audio}, for {seconds} s"), &flashes, &beeps);
     }
 }
 
