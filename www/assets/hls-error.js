@@ -20,10 +20,7 @@ export async function explainPlaylist(url, stream) {
     await response.body?.cancel();
     return null;
   } catch (error) {
-    return new PlayError('network', 'Can’t reach the server', {
-      detail: error?.name === 'TimeoutError' ? 'no answer in time' : '',
-      hint: navigator.onLine === false ? 'This device is offline.' : '',
-    });
+    return PlayError.unreachable(error);
   }
 }
 

@@ -47,10 +47,7 @@ export class PictureTransport extends PictureSession {
       throw error.status === 503 && !error.retryAfterMs ? unplayable(error.detail, 'pictures') : error;
     } catch (error) {
       if (error instanceof PlayError) throw error;
-      throw new PlayError('network', 'Can’t reach the server', {
-        detail: error?.name === 'AbortError' ? 'no answer in time' : '',
-        hint: navigator.onLine === false ? 'This device is offline.' : '',
-      });
+      throw PlayError.unreachable(error);
     } finally {
       clearTimeout(deadline);
     }

@@ -17,6 +17,14 @@ export class PlayError extends Error {
     Object.assign(this, { kind, title, detail, hint, status, retry, retryAfterMs, fallback });
   }
 
+  /** The error for a request that got no answer. `error` is what fetch() threw; a deadline aborts it. */
+  static unreachable(error) {
+    return new PlayError('network', 'Can’t reach the server', {
+      detail: ['AbortError', 'TimeoutError'].includes(error?.name) ? 'no answer in time' : '',
+      hint: navigator.onLine === false ? 'This device is offline.' : '',
+    });
+  }
+
   /** The error for an HTTP answer that is not a success. Reads the server's JSON when there is one. `way`: 'WebRTC', 'HLS'. */
   static async fromResponse(response, stream, way) {
     const body = await response.json().catch(() => null);

@@ -19,10 +19,7 @@ async function explain(base, stream) {
       fallback: true,
     });
   } catch (error) {
-    return new PlayError('network', 'Can’t reach the server', {
-      detail: error?.name === 'TimeoutError' ? 'no answer in time' : '',
-      hint: navigator.onLine === false ? 'This device is offline.' : '',
-    });
+    return PlayError.unreachable(error);
   }
 }
 

@@ -161,10 +161,7 @@ export class WebRtcTransport extends EventTarget {
       return await response.text();
     } catch (error) {
       if (error instanceof PlayError) throw error;
-      throw new PlayError('network', 'Can’t reach the server', {
-        detail: error?.name === 'AbortError' ? 'no answer in time' : '',
-        hint: navigator.onLine === false ? 'This device is offline.' : '',
-      });
+      throw PlayError.unreachable(error);
     } finally {
       clearTimeout(deadline);
     }
