@@ -8,7 +8,7 @@ mod mse_support;
 mod webrtc_client;
 
 use common::{Camera, Streamgate, eventually, get, post};
-use hls_support::{Playlist, Segment, media_playlist};
+use hls_support::{Playlist, Segment, media, media_playlist};
 use mse_support::{CODECS, Socket, Watched};
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,8 @@
 //! `/api/ws`, driven by a WebSocket client that is not ours: every message, shared muxers, slow and rude clients.
 
 mod common;
+#[path = "hls_support/media.rs"]
+mod media;
 mod mse_support;
 #[path = "common/webrtc_client.rs"]
 mod viewer;

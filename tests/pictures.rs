@@ -1,6 +1,8 @@
 //! Snapshots and MJPEG, by HTTP and by WebSocket: the newest keyframe, at once; MJPEG cameras untouched; and nothing left behind.
 
 mod common;
+#[path = "hls_support/media.rs"]
+mod media;
 mod mse_support;
 
 use common::{Camera, Clip, Streamgate, delete, eventually, eventually_some, get, get_json, post};

@@ -1,4 +1,5 @@
 //! Fragments, read with `mp4-atom`.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use mp4_atom::{Any, Decode, Moof};
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! A client that believes nothing: every playlist, part and segment is held against the rules.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
 
-mod media;
+pub mod media;
 mod odd_camera;
 mod playlist;
 
