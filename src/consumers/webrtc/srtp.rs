@@ -9,6 +9,8 @@ use str0m::crypto::{Aes128CmSha1_80, Aes128CmSha1_80Cipher, CryptoProvider, Sha1
 /// What SRTCP leaves readable: the first header and its SSRC.
 const RTCP_CLEAR: usize = 8;
 const INDEX: usize = 4;
+/// SSRCs that one viewer's feedback may come from: browsers have one for each m-line.
+const MAX_REPORTERS: usize = 32;
 /// The bit before the SRTCP index that says "encrypted".
 const ENCRYPTED: u32 = 0x8000_0000;
 
@@ -28,7 +30,8 @@ pub struct Srtp {
     rtcp: Key,
     feedback: Key,
     rtcp_index: u32,
-    seen: Replay,
+    /// For each SSRC that feedback came from: each counts for itself (RFC 3711 §3.2.3).
+    seen: Vec<(u32, Replay)>,
 }
 
 enum Key {
@@ -113,7 +116,7 @@ impl Srtp {
             rtcp: ours.key(crypto, agreed.profile, Use::Rtcp, true)?,
             feedback: theirs.key(crypto, agreed.profile, Use::Rtcp, false)?,
             rtcp_index: 0,
-            seen: Replay::default(),
+            seen: Vec::new(),
         })
     }
 
@@ -227,7 +230,22 @@ impl Srtp {
                 cipher.decrypt(&iv, sealed, &mut out[RTCP_CLEAR..]).ok()?;
             }
         }
-        self.seen.is_new(index).then_some(out)
+        self.is_new(ssrc, index).then_some(out)
+    }
+
+    /// Asked only of what is authentic.
+    fn is_new(&mut self, ssrc: u32, index: u32) -> bool {
+        if let Some((_, seen)) = self.seen.iter_mut().find(|(known, _)| *known == ssrc) {
+            return seen.is_new(index);
+        }
+        // None is forgotten: what it sent could be played back then.
+        let fits = self.seen.len() < MAX_REPORTERS;
+        if fits {
+            let mut seen = Replay::default();
+            seen.is_new(index);
+            self.seen.push((ssrc, seen));
+        }
+        fits
     }
 }
 
@@ -341,6 +359,28 @@ mod tests {
             assert_eq!(client.open_rtcp(&sealed), None, "each side has its own keys");
             let empty = client.seal_rtcp(&plain[..8]).unwrap();
             assert_eq!(server.open_rtcp(&empty).unwrap(), plain[..8]);
+        }
+    }
+
+    #[test]
+    fn each_reporter_counts_for_itself() {
+        for profile in PROFILES {
+            let (mut client, mut server) = sides(profile);
+            let mut sealed = |ssrc: u8, index| {
+                client.rtcp_index = index;
+                client.seal_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, ssrc, 1, 2, 3, 4]).unwrap()
+            };
+            // As libsrtp does it: the reports of sound and those of pictures are each numbered from zero.
+            for (ssrc, index) in [(1, 0), (2, 0), (1, 500), (2, 1), (2, 2)] {
+                let report = sealed(ssrc, index);
+                assert!(server.open_rtcp(&report).is_some(), "{profile:?} {ssrc} {index}");
+                assert_eq!(server.open_rtcp(&report), None, "seen before");
+            }
+            for ssrc in 0..200 {
+                server.open_rtcp(&sealed(ssrc, 7));
+            }
+            assert_eq!(server.seen.len(), MAX_REPORTERS);
+            assert_eq!(server.open_rtcp(&sealed(1, 500)), None, "not forgotten");
         }
     }
 
