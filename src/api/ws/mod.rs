@@ -164,9 +164,10 @@ impl Socket {
         let mut pending = FuturesUnordered::new();
         let mut sessions: Vec<String> = Vec::new();
         let mut ping = interval(PING);
-        let (mut heard, mut asked) = (Instant::now(), false);
+        let opened = Instant::now();
+        let (mut heard, mut asked) = (opened, false);
         loop {
-            let deadline = if asked { heard + SILENCE } else { (heard + SILENCE).min(heard + IDLE) };
+            let deadline = deadline(opened, heard, asked);
             let message = tokio::select! {
                 message = stream.next() => message,
                 Some(answer) = pending.next(), if !pending.is_empty() => {
@@ -320,6 +321,12 @@ impl Socket {
     }
 }
 
+/// When a client counts as gone. Browsers answer pings for pages that have forgotten their socket.
+fn deadline(opened: Instant, heard: Instant, asked: bool) -> Instant {
+    let silent = heard + SILENCE;
+    if asked { silent } else { silent.min(opened + IDLE) }
+}
+
 fn message(kind: &str, value: Value) -> Out {
     Out::Text(json!({"type": kind, "value": value}).to_string())
 }
@@ -341,5 +348,19 @@ pub(super) fn mse_error(name: &str, error: &MseError) -> ApiError {
         MseError::Busy => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many viewers")
             .detail(error.to_string())
             .header(header::RETRY_AFTER, HeaderValue::from_static("10")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_asks_for_nothing_is_closed_whatever_pings_it_answers() {
+        let opened = Instant::now();
+        let heard = opened + Duration::from_secs(55);
+        assert_eq!(deadline(opened, heard, false), opened + IDLE);
+        assert_eq!(deadline(opened, heard, true), heard + SILENCE);
+        assert_eq!(deadline(opened, opened, false), opened + SILENCE);
     }
 }
