@@ -87,17 +87,24 @@ pub async fn jpeg(program: &std::path::Path, shot: &Shot, size: Size) -> Result<
         let _ = stdin.write_all(&input).await;
         drop(stdin);
     };
-    let ((), jpeg, complaint) = tokio::join!(write, read(stdout, MAX_JPEG), read(stderr, MAX_COMPLAINT));
+    let ((), jpeg, complaint) = tokio::join!(write, read(stdout, MAX_JPEG + 1), read(stderr, MAX_COMPLAINT));
     let status = child.wait().await.map_err(|error| failed(error.to_string()))?;
     let jpeg = jpeg.map_err(|error| failed(error.to_string()))?;
     if !status.success() || !jpeg.starts_with(&[0xff, 0xd8]) {
         let complaint = String::from_utf8_lossy(&complaint.unwrap_or_default()).trim().to_owned();
         return Err(failed(if complaint.is_empty() { status.to_string() } else { complaint }));
     }
-    Ok(jpeg.into())
+    whole(jpeg).map(Bytes::from).map_err(failed)
 }
 
-/// Reads to the end, and fails on more than `limit`.
+/// Half a picture is none.
+fn whole(jpeg: Vec<u8>) -> Result<Vec<u8>, String> {
+    let fits = jpeg.len() as u64 <= MAX_JPEG;
+    let why = || format!("the JPEG is larger than {} MiB: ask for a smaller one with w or h", MAX_JPEG >> 20);
+    if fits { Ok(jpeg) } else { Err(why()) }
+}
+
+/// Reads to the end, and keeps what comes up to `limit`.
 async fn read(mut from: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     (&mut from).take(limit).read_to_end(&mut bytes).await?;
@@ -140,6 +147,14 @@ fn elementary(shot: &Shot) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_picture_that_is_too_large_is_refused_and_not_cut() {
+        let read = async |length| read(&vec![7; length as usize][..], MAX_JPEG + 1).await.unwrap();
+        assert_eq!(whole(read(MAX_JPEG).await).unwrap().len() as u64, MAX_JPEG);
+        assert!(whole(read(MAX_JPEG + 1).await).unwrap_err().contains("16 MiB"));
+        assert!(whole(read(MAX_JPEG + 9).await).is_err());
+    }
 
     #[test]
     fn a_side_that_is_not_given_follows_the_other() {
