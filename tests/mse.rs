@@ -443,4 +443,10 @@ async fn mp4_is_a_file_for_whoever_reads_it() {
         consumers(&streamgate).await.iter().all(|one| one["format_name"] == "hls")
     })
     .await;
+
+    // A recording of a camera that falls silent ends, too.
+    let recording = reqwest::get(streamgate.url("/api/stream.mp4?src=front&duration=600")).await;
+    camera.stall();
+    let bytes = tokio::time::timeout(DEADLINE, recording.expect("an answer").bytes()).await.expect("an end");
+    assert_eq!(complaints(bytes.expect("a whole body").to_vec()).await, "");
 }

@@ -24,6 +24,8 @@ const STREAM_EXAMPLE: &str = "GET /api/stream.mp4?src=front&duration=10";
 const FRAME_EXAMPLE: &str = "GET /api/frame.mp4?src=front";
 /// Seconds that may be asked for: a day.
 const MAX_DURATION: u64 = 86_400;
+/// A file with a duration ends when the camera is silent for so long: whoever records waits for the end.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Characters of a file name at most.
 const MAX_FILENAME: usize = 120;
 
@@ -35,7 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 #[utoipa::path(get, path = "/api/stream.mp4", tag = "mp4",
     params(
         ("src" = String, Query, description = "The stream's name"),
-        ("duration" = Option<u64>, Query, description = "Ends it after so many seconds"),
+        ("duration" = Option<u64>, Query, description = "Ends it after so many seconds, or 5 s after the camera has fallen silent"),
         ("filename" = Option<String>, Query, description = "Makes it a download of that name"),
         ("mp4" = Option<String>, Query, description = "Empty: only AAC; `flac`: PCMA and PCMU, too; `all`"),
         ("video" = Option<String>, Query, description = "Only these codecs, e.g. `h264`; empty leaves video out"),
@@ -100,8 +102,8 @@ struct Playing {
 }
 
 impl Playing {
-    /// The next bytes, or the end: the duration is over, the viewer was ended, or the source's parameters have changed,
-    /// which one file can't say.
+    /// The next bytes, or the end: the duration is over or can't be had, the viewer was ended, or the source's parameters
+    /// have changed, which one file can't say.
     async fn bytes(&mut self) -> Option<Bytes> {
         if let Some(bytes) = self.next.take() {
             return Some(bytes);
@@ -109,7 +111,11 @@ impl Playing {
         if self.duration.is_some_and(|duration| self.viewer.length() >= duration.as_secs_f64()) {
             return None;
         }
-        match self.viewer.next().await {
+        let next = match self.duration {
+            Some(_) => timeout(SILENCE, self.viewer.next()).await.ok()?,
+            None => self.viewer.next().await,
+        };
+        match next {
             Ok(Chunk::Media(bytes)) => Some(bytes),
             Ok(Chunk::Init(init)) if init.bytes == self.init.bytes => Some(Bytes::new()),
             Ok(Chunk::Init(_)) | Err(_) => None,
