@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openChromium, openFirefox, poll, read, screenshot, startCamera, startStreamgate } from './helpers.mjs';
+import { playing } from './hls.mjs';
 
 /** The error panel's text, once it is shown. */
 function explanation(page, deadlineMs = 20_000) {
@@ -72,4 +73,9 @@ test('Firefox lists streams, and says what it lacks to play H.264', async (t) =>
     assert.match(await explanation(page), /H264/);
   }
   await screenshot(page, 'player-firefox');
+  // Pictures need no video decoder.
+  await page.goto(streamgate.player('demo', '?mode=mjpeg'));
+  const shown = await playing(page, 2, 20_000);
+  assert.deepEqual([shown.mode, shown.stats.width, shown.stats.height], ['mjpeg', 1280, 720]);
+  await screenshot(page, 'pictures-firefox');
 });

@@ -170,6 +170,16 @@ class Loop:
         if self.duration > CLIP_TIME:  # padding of the last packet
             self.units = [unit for unit in self.units if unit.pts - self.first < CLIP_TIME]
             self.duration = CLIP_TIME
+        # A unit that the demuxer cuts off at the end is made up for: with loops of different length, sound and picture of
+        # one camera would drift apart.
+        last = self.units[-1]
+        while self.duration + last.duration <= CLIP_TIME + Gst.MSECOND:
+            extra = last.copy_deep()
+            extra.pts = self.first + self.duration
+            self.units.append(extra)
+            self.duration += last.duration
+        if abs(self.duration - CLIP_TIME) < Gst.MSECOND:
+            self.duration = CLIP_TIME
 
     def play(self, source):
         """Feeds an appsrc."""

@@ -171,6 +171,8 @@ export class HlsTransport extends HlsSession {
     if (named) return unplayable(`this browser cannot decode ${this.#codecs.join(', ')}`);
     if (data?.type === Hls.ErrorTypes.MEDIA_ERROR) return unplayable(data.error?.message ?? data.details);
     const said = await this.check();
+    // It was refused and would not be now: the camera has come meanwhile.
+    if (!said && data?.response?.code >= 400) return interrupted();
     return said ?? new PlayError('connection', 'HLS does not start', { detail: data?.details ?? 'no media in time', fallback: true });
   }
 
