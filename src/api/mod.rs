@@ -36,6 +36,7 @@ use axum::http::{HeaderValue, header};
 use axum::{Extension, Router};
 use std::sync::Arc;
 use std::time::Duration;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -112,11 +113,15 @@ pub fn router(api: Arc<Api>) -> Router {
     router
         .method_not_allowed_fallback(error::method_not_allowed)
         .fallback(error::unknown_path)
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ))
-        .layer(Extension(openapi::Rendered::new(document, &api.info)))
+        // As one layer: axum boxes what each one calls, for each request.
+        .layer(
+            ServiceBuilder::new()
+                .layer(Extension(openapi::Rendered::new(document, &api.info)))
+                .layer(SetResponseHeaderLayer::if_not_present(
+                    header::X_CONTENT_TYPE_OPTIONS,
+                    HeaderValue::from_static("nosniff"),
+                ))
+                .layer(CatchPanicLayer::custom(error::panicked)),
+        )
         .with_state(api)
 }
