@@ -216,8 +216,9 @@ impl Peer {
             return Demux::count(&counters.refused);
         }
         self.heard = inbound.at.max(self.heard);
-        self.paths.learn(protocol, inbound);
+        // Only checks of connectivity say where the viewer is: others need only look as if they came from there.
         if inbound.data.first().is_some_and(|first| *first < 4) {
+            self.paths.learn(protocol, inbound);
             self.registration.learn(protocol, inbound.source);
         }
         let outcome = self.rtc.handle_input(input);
