@@ -122,6 +122,9 @@ impl Answering<'_> {
         }
         write!(sdp, "a={}\r\n", if sending.active { "sendonly" } else { "inactive" })?;
         sdp.push_str("a=rtcp-mux\r\n");
+        if media.reduced_size {
+            sdp.push_str("a=rtcp-rsize\r\n");
+        }
         for payload in sending.payloads {
             write_payload(sdp, payload, kind)?;
         }

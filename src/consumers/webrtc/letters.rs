@@ -1,5 +1,6 @@
 //! Datagrams on their way from the port to a worker: many under one lock, in memory that is used again.
 
+use super::rtcp::is_mere_report;
 use super::tcp::TcpOut;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct Inbound<'a> {
 pub struct Letters {
     letters: Vec<Letter>,
     contents: Vec<u8>,
+    /// One of them can't wait.
+    urgent: bool,
 }
 
 struct Letter {
@@ -49,8 +52,14 @@ impl Letters {
         if fits {
             self.letters.push(Letter { peer, source, local_ip, tcp: tcp.cloned(), at, length: data.len() });
             self.contents.extend_from_slice(data);
+            self.urgent |= !is_mere_report(data);
         }
         fits
+    }
+
+    /// Whether one of them can't wait for a moment.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
     }
 
     /// Takes all of another's that fit, and empties it. Says how many did not.
@@ -68,6 +77,7 @@ impl Letters {
             }
         }
         other.contents.clear();
+        self.urgent |= std::mem::take(&mut other.urgent);
         lost
     }
 
@@ -84,6 +94,7 @@ impl Letters {
             rest = after;
             read(peer, &Inbound { source, local_ip, tcp: tcp.as_ref(), at, data });
         }
+        self.urgent = false;
         self.contents.clear();
         self.contents.shrink_to(SPARE_BYTES);
     }

@@ -54,6 +54,8 @@ pub struct Media {
     pub encodings: Vec<String>,
     /// Id of the header extension `urn:ietf:params:rtp-hdrext:sdes:mid` (RFC 8843 §15).
     pub mid_extension: Option<u8>,
+    /// RTCP may come in single packets (RFC 5506).
+    pub reduced_size: bool,
 }
 
 /// A payload type that we have a codec for.

@@ -17,6 +17,18 @@ const CNAME: u8 = 1;
 const SENDER_INFO: usize = 24;
 const BLOCK: usize = 24;
 
+/// Most bytes that SRTCP adds to a packet: the tag and the index (RFC 7714 §9).
+const SEALING: usize = 16 + 4;
+
+/// Whether a sealed packet holds nothing but a receiver report, which nobody waits for. Its first header is clear; one that
+/// asks for something has more behind the report than what sealing adds. With reduced size (RFC 5506) that is what
+/// browsers send most.
+pub fn is_mere_report(sealed: &[u8]) -> bool {
+    let Some(&[_, RECEIVER_REPORT, high, low]) = sealed.first_chunk() else { return false };
+    let report = 4 * (1 + usize::from(u16::from_be_bytes([high, low])));
+    sealed.len() <= report + SEALING
+}
+
 /// What a viewer says of one of our SSRCs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feedback {
@@ -150,6 +162,22 @@ fn header(kind: u8, count: u8, words: usize, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mere_report_is_told_from_one_that_asks() {
+        let sealed = |words: u8, more: usize| {
+            let mut packet = vec![0x81, RECEIVER_REPORT, 0, words];
+            packet.resize(4 * (1 + usize::from(words)) + more, 0);
+            packet
+        };
+        assert!(is_mere_report(&sealed(7, 20)) && is_mere_report(&sealed(7, 14)));
+        assert!(is_mere_report(&sealed(1, 20)) && is_mere_report(&sealed(13, 20)));
+        // The smallest that asks: a NACK or PLI without a tag of its own is 12 bytes, and 14 are added at least.
+        assert!(!is_mere_report(&sealed(7, 26)) && !is_mere_report(&sealed(7, 21)));
+        let mut nack = sealed(3, 20);
+        nack[1] = TRANSPORT_FEEDBACK;
+        assert!(!is_mere_report(&nack) && !is_mere_report(&[]) && !is_mere_report(&[0x81, RECEIVER_REPORT]));
+    }
 
     fn heard(data: &[u8]) -> Vec<Feedback> {
         let mut all = Vec::new();

@@ -26,6 +26,7 @@ pub(super) struct Section {
     fmtps: Vec<(u8, String)>,
     pub(super) mid: Option<String>,
     mid_extension: Option<u8>,
+    reduced_size: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -129,6 +130,7 @@ impl Section {
         match name {
             "mid" => self.mid = Some(value.trim().to_owned()).filter(|mid| is_token(mid)),
             "bundle-only" => self.bundle_only = true,
+            "rtcp-rsize" => self.reduced_size = true,
             "rtpmap" if self.rtpmaps.len() < MAX_PAYLOADS => self.rtpmaps.extend(numbered(value)),
             "fmtp" if self.fmtps.len() < MAX_PAYLOADS => self.fmtps.extend(numbered(value)),
             "extmap" => {
@@ -174,6 +176,7 @@ impl Section {
             payloads,
             encodings,
             // str0m's mids are 16 letters or digits; a longer one is answered but not sent with packets.
+            reduced_size: self.reduced_size,
             mid_extension: self.mid_extension.filter(|_| self.mid.as_deref().is_some_and(fits_str0m)),
             mid: self.mid,
         }
