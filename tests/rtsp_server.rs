@@ -14,9 +14,9 @@ fn rtsp(streamgate: &Streamgate, rest: &str) -> String {
     format!("rtsp://127.0.0.1:{}/{rest}", streamgate.port)
 }
 
-/// Every codec, by ffmpeg, over TCP and UDP, and filtered; without one complaint.
+/// Every codec, by ffmpeg, GStreamer and retina, over TCP and UDP, and filtered; without one complaint.
 #[tokio::test(flavor = "multi_thread")]
-async fn ffmpeg_plays_every_codec_over_tcp_and_udp() {
+async fn players_play_every_codec_over_tcp_and_udp() {
     let camera = Camera::start_with(
         &[
             ("/aac", "clip=h264_main_g60,audio=aac"),
@@ -45,6 +45,10 @@ async fn ffmpeg_plays_every_codec_over_tcp_and_udp() {
             "{path} {played:?}"
         );
     };
+    let gstreamer = async |path: &str, transport: &str, depay: &str| {
+        let played = rtspsrc(&rtsp(&streamgate, path), transport, depay, 30).await;
+        assert!(played.status.success(), "{path} {transport}: {}", String::from_utf8_lossy(&played.stderr));
+    };
     tokio::join!(
         plays("금곡IC", "tcp", &["h264", "aac"]),
         plays("%EA%B8%88%EA%B3%A1IC", "udp", &["h264", "aac"]),
@@ -57,6 +61,17 @@ async fn ffmpeg_plays_every_codec_over_tcp_and_udp() {
         // The picture of one source, the sound of another.
         plays("both", "tcp", &["h264", "pcm_mulaw"]),
     );
+    tokio::join!(
+        gstreamer("opus", "tcp", "rtph265depay ! h265parse"),
+        gstreamer("opus", "udp", "rtpopusdepay"),
+        gstreamer("both", "udp", "rtph264depay ! h264parse"),
+        gstreamer("%EA%B8%88%EA%B3%A1IC", "tcp", "rtpmp4gdepay ! aacparse"),
+        gstreamer("pcma", "udp", "rtppcmadepay"),
+        gstreamer("pcmu", "tcp", "rtppcmudepay"),
+        retina_plays(&streamgate, "opus", false),
+        retina_plays(&streamgate, "%EA%B8%88%EA%B3%A1IC", true),
+        retina_plays(&streamgate, "pcmu", true),
+    );
     for (path, status) in [
         ("nobody", "404 Not Found: there is no stream \"nobody\""),
         ("opus?video=h264", "415 Unsupported"),
@@ -64,6 +79,33 @@ async fn ffmpeg_plays_every_codec_over_tcp_and_udp() {
     ] {
         let played = ffmpeg(&rtsp(&streamgate, path), "tcp", "1", "error").await;
         assert!(played.complaints.contains(status), "{path}: {}", played.complaints);
+    }
+}
+
+/// All tracks, put together to frames of each, without an error.
+async fn retina_plays(streamgate: &Streamgate, path: &str, udp: bool) {
+    use retina::client::{PlayOptions, Session, SessionOptions, SetupOptions, Transport};
+    let url = url::Url::parse(&rtsp(streamgate, path)).expect("a URL");
+    let mut session = Session::describe(url, SessionOptions::default()).await.expect("described");
+    // retina has no Opus.
+    let known = |stream: &retina::client::Stream| stream.encoding_name() != "opus";
+    let tracks: Vec<bool> = session.streams().iter().map(known).collect();
+    for (track, _) in tracks.iter().enumerate().filter(|(_, known)| **known) {
+        let transport =
+            if udp { Transport::Udp(Default::default()) } else { Transport::Tcp(Default::default()) };
+        session.setup(track, SetupOptions::default().transport(transport)).await.expect("set up");
+    }
+    let mut seen = vec![0; tracks.len()];
+    let session = session.play(PlayOptions::default()).await.expect("plays");
+    let mut items = Box::pin(session.demuxed().expect("depacketized"));
+    while seen.iter().zip(&tracks).any(|(frames, known)| *known && *frames < 20) {
+        let item = tokio::time::timeout(SOON, items.next()).await.expect("in time").expect("no end");
+        let track = match item.unwrap_or_else(|error| panic!("{path}: {error}")) {
+            retina::codec::CodecItem::VideoFrame(frame) => frame.stream_id(),
+            retina::codec::CodecItem::AudioFrame(frame) => frame.stream_id(),
+            _ => continue,
+        };
+        seen[track] += 1;
     }
 }
 
@@ -369,6 +411,7 @@ async fn what_is_out_of_place_gets_its_status() {
         ("SETUP", "/trackID=0", "", 461),
         ("SETUP", "/trackID=0", "Transport: RTP/AVP;multicast;client_port=5000-5001\r\n", 461),
         ("SETUP", "/trackID=0", "Transport: RTP/AVP;unicast;client_port=0-1\r\n", 461),
+        ("SETUP", "/trackID=0", "Transport: RTP/AVP;unicast;client_port=1900-1023\r\n", 461),
         ("SETUP", "/trackID=0", "Transport: RTP/SAVP;unicast;client_port=5000-5001\r\n", 461),
         ("PLAY", "", "", 454),
         ("SETUP", "/trackID=0", TCP, 200),

@@ -61,8 +61,9 @@ pub async fn ffprobe(url: &str, transport: &str) -> Vec<String> {
 
 /// GStreamer's rtspsrc plays until it has had so many access units.
 pub async fn rtspsrc(url: &str, protocol: &str, depay: &str, units: usize) -> Output {
+    let media = if depay.starts_with("rtph26") { "video" } else { "audio" };
     let pipeline = format!(
-        "rtspsrc location={url} protocols={protocol} latency=0 name=s s. ! application/x-rtp,media=video ! {depay} ! \
+        "rtspsrc location={url} protocols={protocol} latency=0 name=s s. ! application/x-rtp,media={media} ! {depay} ! \
          identity eos-after={units} ! fakesink"
     );
     let words: Vec<&str> = std::iter::once("-q").chain(pipeline.split_whitespace()).collect();

@@ -132,7 +132,10 @@ impl Connection {
                     }
                 }
                 Ok(Some(Incoming::Request(request, _))) => {
-                    self.heard = Instant::now();
+                    // Without the password nothing keeps a connection open.
+                    if self.guard.is_none() {
+                        self.heard = Instant::now();
+                    }
                     if self.answer(request, stream).await? {
                         return Ok(true);
                     }
@@ -181,6 +184,7 @@ impl Connection {
         let verdict = guard.check(&request.method, request.headers.get("Authorization"));
         if verdict == Verdict::Granted {
             self.guard = None;
+            self.heard = Instant::now();
             return None;
         }
         if verdict == Verdict::Denied {

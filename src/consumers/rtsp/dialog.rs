@@ -29,6 +29,8 @@ const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARA
 const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// A sign of life may be this late.
 const GRACE: Duration = Duration::from_secs(10);
+/// UDP ports below this are those of services.
+const FIRST_PLAYERS_PORT: u16 = 1024;
 
 /// A status and its words, where they are not the usual ones.
 type Refusal = (u16, Option<String>);
@@ -407,6 +409,9 @@ impl Dialog {
         if let Some(playback) = session.playback.take() {
             session.streams = playback.into_streams();
             session.skipped = 0;
+            if let Some(udp) = &mut session.udp {
+                udp.forget_media();
+            }
         }
     }
 }
@@ -453,8 +458,9 @@ impl Session {
             return Err("another track of this session is sent by TCP".to_owned());
         }
         let (rtp_port, rtcp_port) = offer.client_port.ok_or("client_port is missing")?;
-        if rtp_port == 0 || rtcp_port == 0 {
-            return Err("client_port can't be 0".to_owned());
+        // No player asks for these; a service that listens there is not to be talked to.
+        if rtp_port.min(rtcp_port) < FIRST_PLAYERS_PORT {
+            return Err(format!("client_port must be {FIRST_PLAYERS_PORT} or more"));
         }
         // Whatever `destination` says: nobody but who asks is sent anything.
         let at = |port| SocketAddr::new(peer.remote.ip(), port);

@@ -28,23 +28,18 @@ impl Target {
     pub fn parse(uri: &str) -> Result<Target, (u16, String)> {
         let no_stream = || (404, "Not Found: the path is the stream's name".to_owned());
         let (_, rest) = uri.split_once("://").ok_or_else(no_stream)?;
-        let (_, mut path) = rest.split_once('/').ok_or_else(no_stream)?;
-        let mut track = None;
-        // Behind the query as well: some players append it to whatever the URL is.
-        if let Some((before, last)) = path.rsplit_once('/')
-            && let Some(number) = last.strip_prefix(TRACK)
-        {
-            let digits = number.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, after) = number.split_at(digits);
-            track = Some(number.parse().ok().filter(|_| after.is_empty() || after.starts_with('?')));
-            path = before;
+        let (_, path) = rest.split_once('/').ok_or_else(no_stream)?;
+        let (mut path, mut query) = path.split_once('?').unwrap_or((path, ""));
+        let mut track = take_track(&mut path);
+        if track.is_none() {
+            // Some players append it to whatever the URL is.
+            track = take_track(&mut query);
         }
         let track = match track {
             Some(None) => return Err((404, "Not Found: no such track".to_owned())),
             Some(number) => number,
             None => None,
         };
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let name = percent_decode_str(path.trim_end_matches('/')).decode_utf8_lossy().into_owned();
         if name.is_empty() {
             return Err(no_stream());
@@ -52,6 +47,14 @@ impl Target {
         let (wants, cached) = parse_query(query).map_err(|why| (400, format!("Bad Request: {why}")))?;
         Ok(Target { name, track, wants, cached })
     }
+}
+
+/// Takes `/trackID=N` off the end. `Some(None)` where N is no number.
+fn take_track(text: &mut &str) -> Option<Option<usize>> {
+    let (before, last) = text.rsplit_once('/')?;
+    let number = last.strip_prefix(TRACK)?;
+    *text = before;
+    Some(number.parse().ok().filter(|_| number.bytes().all(|byte| byte.is_ascii_digit())))
 }
 
 /// Without `video` and `audio`: everything. Other parameters have no effect.
@@ -100,7 +103,8 @@ mod tests {
         assert_eq!(parse("rtsps://h/%EA%B8%88%EA%B3%A1IC/trackID=1"), named("금곡IC", Some(1), 3, 4));
         assert_eq!(parse("rtsp://h/금곡IC?video=h264&audio"), named("금곡IC", None, 1, 4));
         assert_eq!(parse("rtsp://h/a?video/trackID=0"), named("a", Some(0), 3, 0));
-        assert_eq!(parse("rtsp://h/a/trackID=0?video=hevc,h264"), named("a", Some(0), 3, 4));
+        assert_eq!(parse("rtsp://h/a/trackID=0?video=hevc,h264"), named("a", Some(0), 2, 0));
+        assert_eq!(parse("rtsp://h/a/trackID=2?x=/y"), named("a", Some(2), 3, 4));
         assert_eq!(parse("rtsp://h/a?audio=opus&audio=pcma&x=y"), named("a", None, 0, 2));
         assert_eq!(Target::parse("rtsp://h/a?gop=0").map(|target| target.cached), Ok(false));
     }

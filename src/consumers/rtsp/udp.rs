@@ -262,6 +262,12 @@ impl UdpSession {
         self.heard.rtt_us.load(Relaxed)
     }
 
+    /// Drops media that waits: the player has paused.
+    pub fn forget_media(&mut self) {
+        self.queue.clear();
+        self.pause = None;
+    }
+
     /// Whether nothing waits to be sent.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.reports.is_empty()
