@@ -14,6 +14,11 @@ SHORT_FUZZ_SECONDS ?= 5
 # What the player takes from npm, embedded in the binary where it is there.
 HLS_JS := www/assets/vendor/hls.mjs
 
+# Without anything built before, keeping what would make the next build faster only takes time.
+ifeq ($(wildcard $(TARGET)/debug),)
+export CARGO_INCREMENTAL ?= 0
+endif
+
 say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
 
 .PHONY: help run test lint bench bench-fanout bench-table fuzz fmt audit setup format-check clippy rust-tests browser-tests short-fuzz instructions hls-js

@@ -37,8 +37,7 @@ impl Peer {
         if std::mem::replace(&mut self.paused, paused) == paused {
             return;
         }
-        self.queue = VecDeque::new();
-        (self.queued_bytes, self.queue_next) = (0, None);
+        self.forget_queue();
         for lane in self.lanes.iter_mut().filter(|lane| lane.setup.kind == Kind::Video) {
             lane.waiting = Waiting::Start;
         }
@@ -117,23 +116,28 @@ impl Peer {
 
     /// Enters an epoch with all lanes of a source. False if that ended the session.
     fn enter(&mut self, source: SourceKey, epoch: &Epoch) -> bool {
-        let mut any = false;
-        let mut video_lost = false;
+        let (mut any, mut video_lost, mut outdated) = (false, false, false);
         for lane in &mut self.lanes {
             let (before, video) = (lane.epoch(), lane.setup.kind == Kind::Video);
             let fits = if lane.source == source { lane.enter(epoch) } else { true };
-            if video && before != lane.epoch() {
-                // What is still to be sent is of a codec or of parameter sets that are past.
-                self.queue = VecDeque::new();
-                (self.queued_bytes, self.queue_next) = (0, None);
-            }
+            outdated |= video && before != lane.epoch();
             any |= fits;
             video_lost |= !fits && video;
+        }
+        if outdated {
+            // What is still to be sent is of a codec or of parameter sets that are past.
+            self.forget_queue();
         }
         if video_lost || !any {
             self.set_ended(End::CodecChanged);
         }
         self.end.is_none()
+    }
+
+    /// Nothing waits any more. A GOP's worth of memory is not kept for the next time.
+    fn forget_queue(&mut self) {
+        (self.queue, self.queued_bytes, self.queue_next) = (VecDeque::new(), 0, None);
+        self.pacer.waiting(0);
     }
 
     /// Sends what a source has brought.
@@ -254,13 +258,10 @@ impl Peer {
                 self.write(lane, unit, &packet, &way, runs);
             }
         }
-        let pause = if congested { CONGESTED_INTERVAL } else { pacing::INTERVAL };
-        self.queue_next = (!self.queue.is_empty()).then(|| now + pause);
         if self.queue.is_empty() {
-            // A GOP's worth of memory is not kept for the next time.
-            (self.queue, self.queued_bytes) = (VecDeque::new(), 0);
-            self.pacer.waiting(0);
+            return self.forget_queue();
         }
+        self.queue_next = Some(now + if congested { CONGESTED_INTERVAL } else { pacing::INTERVAL });
     }
 
     fn write(&mut self, lane: usize, unit: u64, packet: &Packet, way: &Way, runs: &mut Runs) {
