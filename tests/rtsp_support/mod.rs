@@ -59,15 +59,21 @@ pub async fn ffprobe(url: &str, transport: &str) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
-/// GStreamer's rtspsrc plays until it has had so many access units.
-pub async fn rtspsrc(url: &str, protocol: &str, depay: &str, units: usize) -> Output {
+/// GStreamer's rtspsrc plays until it has had so many access units. How it says goodbye is its own affair: it may ask for a
+/// pause after the end of its session, and then complains.
+pub async fn rtspsrc(url: &str, protocol: &str, depay: &str, units: usize) {
     let media = if depay.starts_with("rtph26") { "video" } else { "audio" };
     let pipeline = format!(
         "rtspsrc location={url} protocols={protocol} latency=0 name=s s. ! application/x-rtp,media={media} ! {depay} ! \
          identity eos-after={units} ! fakesink"
     );
-    let words: Vec<&str> = std::iter::once("-q").chain(pipeline.split_whitespace()).collect();
-    run("gst-launch-1.0", &words).await
+    let words: Vec<&str> = pipeline.split_whitespace().collect();
+    let output = run("gst-launch-1.0", &words).await;
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    let (played, _) =
+        said.split_once("Got EOS from element").unwrap_or_else(|| panic!("{url} {protocol}: {said}"));
+    assert!(!played.contains("ERROR"), "{url} {protocol}: {said}");
 }
 
 /// What is listed of a stream's viewers.

@@ -178,7 +178,11 @@ impl Viewer {
         let batch = tokio::select! {
             biased;
             batch = reading.reader.read(BATCH, &mut self.fragments) => batch,
-            () = over.cancelled() => return self.select().await,
+            () = over.cancelled() => {
+                // Tracks that can't be written end each muxer at once: there should not be one after the other.
+                self.digest_until = Some(Instant::now() + DIGEST);
+                return self.select().await;
+            }
         };
         if began.elapsed() > DIGEST {
             self.burst = 0;

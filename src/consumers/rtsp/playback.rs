@@ -124,8 +124,12 @@ impl Playback {
         }
     }
 
-    /// The RTP streams, to go on with after a pause.
-    pub fn into_streams(self) -> Vec<RtpStream> {
+    /// The RTP streams, to go on with after a pause. A unit that was begun stays without its end: a packet is missing,
+    /// and the player should know.
+    pub fn into_streams(mut self) -> Vec<RtpStream> {
+        for stream in self.streams.iter_mut().filter(|stream| stream.is_open) {
+            (stream.sequence, stream.is_open) = (stream.sequence.wrapping_add(1), false);
+        }
         self.streams
     }
 
