@@ -131,7 +131,7 @@ impl Mailbox {
         }
         let urgent = letters.is_urgent();
         let lost = inbox.letters.append(letters);
-        // A wake-up for each viewer's report is most of what viewers cost while nothing is sent.
+        // Nobody waits for what a report says: it need not cost a wake-up of its own.
         let soon = inbox.looks_at.is_some_and(|at| at < Instant::now() + TICK);
         drop(inbox);
         if urgent || !soon {

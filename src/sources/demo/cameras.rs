@@ -192,6 +192,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn own_footage_is_shown_and_what_can_not_be_is_refused() {
+        let with = |clip: &[u8]| Cameras::new(&Options { clip: Some(clip.to_vec()), ..options() });
+        let (own, demo) = (with(CLIP).expect("H.264"), Cameras::new(&options()).expect("the clip"));
+        assert_eq!((own.bitrate, own.gop), (demo.bitrate, demo.gop));
+        assert!(with(b"no MP4 file").is_err() && with(&CLIP[..CLIP.len() / 2]).is_err());
+    }
+
+    #[tokio::test]
     async fn a_gop_is_cut_and_grows_with_slower_pictures() {
         let with =
             |fps, gop| Cameras::new(&Options { fps, gop: Some(Duration::from_secs(gop)), ..options() });
