@@ -11,7 +11,6 @@ use common::{Camera, Streamgate, delete, eventually, get, get_json, request};
 use mse_support::{CODECS, DEADLINE, Got, Socket, Watched};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// What ffmpeg complains of while it decodes what a viewer got.
 async fn complaints_of(watched: Watched) -> String {
@@ -159,9 +158,15 @@ async fn every_message_is_answered_and_several_modes_share_a_socket() {
         let all = consumers(&streamgate).await;
         all.iter().find(|one| one["format_name"] == "webrtc").expect("listed")["packets"].as_u64()
     };
+    let received = async || {
+        let stream = get_json(&streamgate.url("/api/streams?src=front")).await;
+        stream["producers"][0]["bytes_recv"].as_u64().expect("a number")
+    };
     let mut last = packets().await;
     eventually("WebRTC pauses, too", DEADLINE, async || {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // A viewer that is not paused is sent all of it.
+        let before = received().await;
+        eventually("the camera goes on", DEADLINE, async || received().await > before + 40_000).await;
         std::mem::replace(&mut last, packets().await) == last
     })
     .await;

@@ -370,8 +370,14 @@ async fn a_websocket_gets_pictures_beside_other_modes_and_pauses_them() {
     socket.message("hls").await; // it has been read
     let sent = async || viewer(&streamgate, "front", "mjpeg").await["packets"].as_u64();
     let mut last = sent().await;
+    let snapshot = streamgate.url("/api/frame.jpeg?src=front");
+    let next_keyframe = async || {
+        let before = jpeg(&snapshot).await;
+        eventually("the next keyframe", SOON, async || jpeg(&snapshot).await != before).await;
+    };
     eventually("nothing more is made", SOON, async || {
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        next_keyframe().await;
+        next_keyframe().await;
         std::mem::replace(&mut last, sent().await) == last
     })
     .await;
