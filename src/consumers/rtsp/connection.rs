@@ -251,3 +251,7 @@ async fn read_ahead(stream: &mut dyn Stream, framer: &mut Framer) -> io::Result<
     }
     std::future::pending().await
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

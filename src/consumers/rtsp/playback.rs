@@ -17,6 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 const BATCH: usize = 256;
 /// Between two sender reports of a track (RFC 3550 §6.2).
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// A track that has moved against the others by more than so many nanoseconds since its last report gets a new one at once:
+/// the source came back, or has told how its own clocks go together.
+const MOVED: u64 = 10_000_000;
 
 /// Where the packets go. Tracks are counted as given to [`Playback::start`].
 pub trait Sink {
@@ -40,6 +43,8 @@ pub struct RtpStream {
     octets: u32,
     /// The last packet's RTP time and its place on the timeline.
     last: Option<(u64, StreamTime)>,
+    /// Where on the timeline RTP time zero is, as the last sender report had it; in nanoseconds.
+    told: Option<i64>,
     /// Video: an access unit has begun and not ended.
     is_open: bool,
 }
@@ -56,8 +61,22 @@ impl RtpStream {
             packets: 0,
             octets: 0,
             last: None,
+            told: None,
             is_open: false,
         }
+    }
+
+    /// Where on the timeline RTP time zero is by the last packet, in nanoseconds.
+    fn zero(&self) -> Option<i64> {
+        let (rtp, StreamTime(time)) = self.last?;
+        let rate = u64::from(self.clock_rate.max(1));
+        let media = (rtp / rate).saturating_mul(1_000_000_000) + rtp % rate * 1_000_000_000 / rate;
+        Some((time.as_nanos() as i64).saturating_sub_unsigned(media))
+    }
+
+    /// Whether a player knows where the last packet belongs.
+    fn is_told(&self) -> bool {
+        self.told.zip(self.zero()).is_some_and(|(told, zero)| told.abs_diff(zero) <= MOVED)
     }
 }
 
@@ -127,8 +146,10 @@ impl Playback {
     /// The RTP streams, to go on with after a pause. A unit that was begun stays without its end: a packet is missing,
     /// and the player should know.
     pub fn into_streams(mut self) -> Vec<RtpStream> {
-        for stream in self.streams.iter_mut().filter(|stream| stream.is_open) {
-            (stream.sequence, stream.is_open) = (stream.sequence.wrapping_add(1), false);
+        for stream in &mut self.streams {
+            stream.sequence = stream.sequence.wrapping_add(u16::from(stream.is_open));
+            // What comes then is reported anew.
+            (stream.is_open, stream.last, stream.told) = (false, None, None);
         }
         self.streams
     }
@@ -177,7 +198,7 @@ impl Playback {
 
     /// The RTP timestamps that the tracks' streams begin with, if what was read shows it for all that are played.
     pub fn first_timestamps(&self, got: &Got) -> Option<Vec<(usize, u32)>> {
-        let input = self.inputs.get(got.input).filter(|_| self.inputs.len() == 1)?;
+        let input = self.inputs.get(got.input).filter(|input| self.inputs.len() == 1 && !input.waits)?;
         let streams = map_tracks(&got.batch.epoch.tracks, &self.streams, &input.takes);
         let first = |stream: usize| {
             let packet = self
@@ -244,9 +265,9 @@ impl Playback {
             marker: packet.ends_unit && marks(stream.codec),
         };
         stream.sequence = stream.sequence.wrapping_add(1);
-        let is_first = stream.last.replace((packet.rtp_time, packet.time)).is_none();
-        if is_first {
-            // Before the first packet, so that a player never has to move what it shows already.
+        stream.last = Some((packet.rtp_time, packet.time));
+        if stream.told.is_none() || (packet.starts_unit && !stream.is_told()) {
+            // Before the packet, so that a player never has to move what it shows already.
             self.report(index, now, sink);
         }
         let Some(stream) = self.streams.get_mut(index) else { return };
@@ -255,9 +276,12 @@ impl Playback {
         sink.rtp(index, header.to_bytes(), packet.payload, packet.time);
     }
 
-    fn report(&self, index: usize, now: Instant, sink: &mut impl Sink) {
+    fn report(&mut self, index: usize, now: Instant, sink: &mut impl Sink) {
         if let Some(packet) = self.sender_report(index, now) {
             sink.rtcp(index, packet);
+        }
+        if let Some(stream) = self.streams.get_mut(index) {
+            stream.told = stream.zero();
         }
     }
 

@@ -262,10 +262,10 @@ impl UdpSession {
         self.heard.rtt_us.load(Relaxed)
     }
 
-    /// Drops media that waits: the player has paused.
+    /// Drops media that waits: the player has paused. What it gets then is paced anew.
     pub fn forget_media(&mut self) {
         self.queue.clear();
-        self.pause = None;
+        (self.pace, self.pause) = (None, None);
     }
 
     /// Whether nothing waits to be sent.
