@@ -1,19 +1,22 @@
-//! A clip that flashes and beeps at the same instants: how far apart a viewer gets the two, by WebRTC, HLS and MSE, at the
+//! A clip that flashes and beeps at the same instants: how far apart a viewer gets the two, by WebRTC, HLS, MSE and RTSP, at the
 //! start and after the camera has come back with other RTP timestamps, or for as long as one watches.
 
 mod common;
 mod hls_support;
 mod mse_support;
+mod rtsp_support;
 #[path = "common/webrtc_client.rs"]
 mod webrtc_client;
 
 use common::{Camera, Streamgate, eventually, get, post};
 use hls_support::{Playlist, Segment, media, media_playlist};
 use mse_support::{CODECS, Socket, Watched};
+use rtsp_support::{Client, Depacketized, Message};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 use str0m::media::MediaKind;
+use streamgate::media::rtp::header::{self, SenderReport};
 use webrtc_client::{Offering, Report, Viewer, ViewerOptions};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -222,26 +225,100 @@ fn webrtc_onsets(viewer: &Viewer, folder: &Path, from: SystemTime) -> (Vec<f64>,
     let (video, audio) = (latest(MediaKind::Video), latest(MediaKind::Audio));
     let units: Vec<(f64, Vec<Vec<u8>>)> =
         viewer.units(false).into_iter().map(|(stamp, nals)| (wall(&video, stamp, 90_000.0), nals)).collect();
-    let file = folder.join("video.264");
     let bytes: Vec<u8> = units
         .iter()
         .flat_map(|(_, nals)| nals.iter().flat_map(|nal| [&[0, 0, 0, 1], nal.as_slice()].concat()))
         .collect();
+    let units: Vec<f64> = units.into_iter().map(|(at, _)| at).collect();
+    let heard = viewer.audio();
+    let sound = heard.iter().map(|packet| (wall(&audio, packet.timestamp, 8000.0), &packet.payload[..]));
+    rtp_onsets(&units, &bytes, sound, folder, from)
+}
+
+/// Flashes and beeps of pictures whose times are known, as a byte stream, and of packets of A-law.
+fn rtp_onsets<'p>(
+    units: &[f64],
+    bytes: &[u8],
+    sound: impl Iterator<Item = (f64, &'p [u8])>,
+    folder: &Path,
+    from: f64,
+) -> (Vec<f64>, Vec<f64>) {
+    let file = folder.join("video.264");
     std::fs::write(&file, bytes).expect("a file");
     let bright = brightness(&file);
     assert_eq!(bright.len(), units.len(), "each unit is a picture");
-    let pictures: Vec<(f64, f64)> =
-        units.iter().zip(&bright).map(|((at, _), (_, value))| (*at, *value)).collect();
-    let mut samples: Vec<(f64, f64)> = Vec::new();
-    for packet in viewer.audio() {
-        let at = wall(&audio, packet.timestamp, 8000.0);
-        // Each millisecond's loudest sample.
-        samples.extend(packet.payload.chunks(8).enumerate().map(|(n, bytes)| {
-            (at + n as f64 / 1000.0, bytes.iter().map(|byte| alaw(*byte).abs()).fold(0.0, f64::max))
-        }));
-    }
+    let pictures: Vec<(f64, f64)> = units.iter().zip(&bright).map(|(at, (_, value))| (*at, *value)).collect();
+    // Each millisecond's loudest sample.
+    let loudest = |bytes: &[u8]| bytes.iter().map(|byte| alaw(*byte).abs()).fold(0.0, f64::max);
+    let samples: Vec<(f64, f64)> = sound
+        .flat_map(|(at, bytes)| {
+            bytes.chunks(8).enumerate().map(move |(n, bytes)| (at + n as f64 / 1000.0, loudest(bytes)))
+        })
+        .collect();
     let later = |onsets: Vec<f64>| onsets.into_iter().filter(|at| *at >= from).collect();
     (later(onsets(&pictures, 128.0)), later(onsets(&samples, 0.1)))
+}
+
+/// What an RTSP player has got: each packet on the wall clock, by the last report of its track before it.
+#[derive(Default)]
+struct Placed {
+    stream: Depacketized,
+    units: Vec<f64>,
+    sound: Vec<(f64, Vec<u8>)>,
+    reports: [Option<SenderReport>; 2],
+}
+
+impl Placed {
+    /// Plays until the sound has gone on for so many seconds after `from`.
+    async fn play(&mut self, client: &mut Client, from: f64, seconds: f64) {
+        while self.sound.last().is_none_or(|(at, _)| *at < from + seconds) {
+            let Some(Message::Data { channel, packet }) = client.next().await else { panic!("the end") };
+            let track = usize::from(channel / 2);
+            if channel % 2 == 1 {
+                self.reports[track] = header::sender_reports(&packet).next().or(self.reports[track]);
+                continue;
+            }
+            let (header, payload) = header::parse(&packet).expect("RTP");
+            let report = self.reports[track].expect("a report before the first packet");
+            let ticks = header.timestamp.wrapping_sub(report.rtp).cast_signed();
+            let at = report.ntp as f64 / 2f64.powi(32) + f64::from(ticks) / [90_000.0, 8000.0][track];
+            if track == 1 {
+                self.sound.push((at, payload.to_vec()));
+                continue;
+            }
+            self.stream.take(&packet);
+            if header.marker {
+                self.units.push(at);
+            }
+        }
+    }
+
+    fn assert_in_sync(&self, when: &str, folder: &Path, from: f64) {
+        let sound = self.sound.iter().map(|(at, bytes)| (*at, &bytes[..]));
+        let (flashes, beeps) = rtp_onsets(&self.units, &self.stream.bytes, sound, folder, from);
+        assert_in_sync(&format!("RTSP, {when}"), &flashes, &beeps);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rtsp_plays_sound_with_its_picture() {
+    let mut camera = Camera::start("clip=h264_flash_g30,audio=pcma,beep=yes");
+    let streamgate = Streamgate::with_streams(&[("front", &camera.url)]);
+    let mut client = Client::connect(streamgate.port, "front").await;
+    client.play().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut placed = Placed::default();
+    placed.play(&mut client, 0.0, 0.0).await;
+    let began = placed.sound[0].0;
+    placed.play(&mut client, began, 4.5).await;
+    placed.assert_in_sync("at the start", folder.path(), began);
+    // Whole pictures only.
+    camera.stall();
+    camera.restart();
+    // What was sent before is older than that.
+    let back = header::ntp_timestamp(SystemTime::now()) as f64 / 2f64.powi(32);
+    placed.play(&mut client, back, 4.5).await;
+    placed.assert_in_sync("after a reconnect", folder.path(), back);
 }
 
 #[tokio::test(flavor = "multi_thread")]

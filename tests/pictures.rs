@@ -205,6 +205,18 @@ async fn pictures_of_an_mjpeg_camera_come_out_as_they_are_coded() {
     assert!(coded(&picture) == coded(&reference), "the coded picture is another one");
     let pictures = parts(&streamgate.url("/api/stream.mjpeg?src=yard"), 5).await;
     assert!(pictures.iter().all(|other| coded(other) == coded(&picture)));
+    // By RTSP the payloads of RTP are passed on: what ffmpeg makes of them is the same to the last byte.
+    for transport in ["tcp", "udp"] {
+        let own = format!("rtsp://127.0.0.1:{}/yard", streamgate.port);
+        let mut player = Command::new("ffmpeg");
+        player.args(["-nostdin", "-loglevel", "error", "-rtsp_transport", transport, "-i", &own]);
+        player.args(["-frames:v", "1", "-c", "copy", "-f", "mjpeg", "pipe:1"]);
+        player.args(["-frames:v", "5", "-f", "null", "-"]);
+        let played = tokio::task::spawn_blocking(move || player.output()).await.unwrap().unwrap();
+        let complaints = String::from_utf8_lossy(&played.stderr);
+        assert!(played.status.success() && complaints.is_empty(), "{transport}: {complaints}");
+        assert!(played.stdout == reference, "{transport}: another picture");
+    }
     let scaled = parts(&streamgate.url("/api/stream.mjpeg?src=yard&w=320"), 2).await;
     assert_eq!(size(&scaled[1]), (320, 180));
     let hevc = parts(&streamgate.url("/api/stream.mjpeg?src=hevc&h=180"), 2).await;
@@ -310,6 +322,62 @@ async fn a_request_that_is_given_up_leaves_no_viewer_and_no_child() {
     no_consumers(&streamgate).await;
     let again = delete(&kick).await;
     assert_eq!(again.status, 404, "{}", again.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_nothing_hurts_nobody() {
+    let snow = "pattern=snow,fps=25,size=640x360";
+    let front = format!("{snow},gop=25,kbps=8000");
+    let yard = format!("{snow},video=jpeg");
+    let camera = Camera::start_with(&[("/front", &front), ("/yard", &yard)], None);
+    let (front, yard) = (camera.url_of("/front"), camera.url_of("/yard"));
+    let streamgate = Streamgate::with_streams(&[("front", &front), ("yard", &yard)]);
+    let paths = ["/api/stream.mp4?src=front", "/api/stream.mjpeg?src=yard"];
+    let mut deaf = Vec::new();
+    for path in paths.repeat(5) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        let mut client = socket.connect(([127, 0, 0, 1], streamgate.port).into()).await.unwrap();
+        client.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        client.readable().await.unwrap();
+        deaf.push(client);
+    }
+    // What was sent to those who came first.
+    let sent = async || {
+        let all = get_json(&streamgate.url("/api/streams")).await;
+        let of = |name: &str| all[name]["consumers"].as_array().unwrap().iter().take(5).cloned().collect();
+        let all: [Vec<serde_json::Value>; 2] = [of("front"), of("yard")];
+        all.concat().iter().filter_map(|one| one["bytes_send"].as_u64()).collect::<Vec<_>>()
+    };
+    eventually("all are listed", SOON, async || sent().await.len() == deaf.len()).await;
+    let mut quick = Vec::new();
+    for path in paths {
+        quick.push(reqwest::get(streamgate.url(path)).await.unwrap());
+    }
+    let mut read = async |bytes: usize| {
+        for response in &mut quick {
+            let mut got = 0;
+            while got < bytes {
+                let chunk = tokio::time::timeout(SOON, response.chunk()).await.expect("media goes on");
+                got += chunk.unwrap().expect("no end").len();
+            }
+        }
+    };
+    // While others get a megabyte, those who read nothing get nothing more: what was buffered for them is all.
+    let mut before = Vec::new();
+    eventually("their sockets are full", SOON, async || {
+        read(1_000_000).await;
+        let now = sent().await;
+        std::mem::replace(&mut before, now.clone()) == now
+    })
+    .await;
+    let rss = streamgate.rss_kb();
+    read(3_000_000).await;
+    let grown = streamgate.rss_kb().saturating_sub(rss);
+    assert!(grown < 20_000, "memory grew by {grown} kB");
+    // Whoever of them goes away in the middle is gone.
+    drop((deaf, quick));
+    no_consumers(&streamgate).await;
 }
 
 /// The one viewer of a kind.

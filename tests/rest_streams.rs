@@ -330,11 +330,31 @@ async fn a_preloaded_stream_is_kept_warm_and_events_tell_what_happens_to_it() {
     check_error(&delete(&kick(&json!(id.as_u64().unwrap() + 1000))).await, 404, "consumer", "nobody");
     check_error(&delete(&url("/api/streams/none/consumers/1")).await, 404, "none", "no stream");
 
+    // Where a stream is published to is shown without the password, too; nothing listens there.
+    let publish = url(&format!("/api/streams?src={name}&dst={DEAD_ENCODED}"));
+    let published = request("POST", &publish, &[], "").await;
+    assert!(published.status == 200 && !published.text().contains("hunter2"), "{}", published.text());
+    let joined = of(json!({"change": "joined", "format_name": "rtsp"}));
+    until_event(&mut events, &mut read, "viewer", joined).await;
+    eventually("it is tried in vain", Duration::from_secs(20), async || {
+        let all = get(&url("/api/streams")).await;
+        assert!(!all.text().contains("hunter2"), "{}", all.text());
+        let all = all.json()["front \"door\""]["consumers"].take();
+        let one = all.as_array().unwrap().iter().find(|one| one["format_name"] == "rtsp").unwrap().clone();
+        assert!(one["url"].as_str().is_some_and(|url| url.ends_with("***@127.0.0.1:9/cam")), "{one}");
+        one["state"] == "retrying" && one["last_error"].is_string()
+    })
+    .await;
+
     let dot = get(&url("/api/streams.dot")).await;
     assert!(dot.header("content-type").starts_with("text/vnd.graphviz"));
     let text = dot.text();
     assert!(text.contains("front \\\"door\\\"\\nlive") && text.contains("rtsp://***@127.0.0.1"), "{text}");
-    assert!(text.contains("preload") && !text.contains("hunter2"), "{text}");
+    assert!(text.contains("preload") && text.contains("rtsp ") && !text.contains("hunter2"), "{text}");
+
+    let withdrawn = delete(&publish).await;
+    assert!(withdrawn.status == 200 && !withdrawn.text().contains("hunter2"), "{}", withdrawn.text());
+    assert!(!streamgate.log().contains("hunter2"), "the password is in the log");
 
     // A stream that starts anew is kept warm as before.
     let body = json!({"sources": [source], "linger": "200ms", "audio": false}).to_string();

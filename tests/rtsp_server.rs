@@ -7,8 +7,12 @@ mod rtsp_support;
 use common::{Camera, Clip, Streamgate, annexb_nals, delete, eventually, get_json};
 use futures_util::StreamExt;
 use rtsp_support::*;
+use std::process::Stdio;
 use streamgate::media::rtp::header;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UdpSocket;
+use tokio::sync::Barrier;
+use tokio::time::timeout;
 
 fn rtsp(streamgate: &Streamgate, rest: &str) -> String {
     format!("rtsp://127.0.0.1:{}/{rest}", streamgate.port)
@@ -98,7 +102,7 @@ async fn retina_plays(streamgate: &Streamgate, path: &str, udp: bool) {
     let session = session.play(PlayOptions::default()).await.expect("plays");
     let mut items = Box::pin(session.demuxed().expect("depacketized"));
     while seen.iter().zip(&tracks).any(|(frames, known)| *known && *frames < 20) {
-        let item = tokio::time::timeout(SOON, items.next()).await.expect("in time").expect("no end");
+        let item = timeout(SOON, items.next()).await.expect("in time").expect("no end");
         let track = match item.unwrap_or_else(|error| panic!("{path}: {error}")) {
             retina::codec::CodecItem::VideoFrame(frame) => frame.stream_id(),
             retina::codec::CodecItem::AudioFrame(frame) => frame.stream_id(),
@@ -146,7 +150,50 @@ async fn pictures_reach_a_recorder_byte_for_byte() {
         records_exactly("h264_high_g60", "h264", "tcp"),
         records_exactly("h264_main_g60", "h264", "udp"),
         records_exactly("h265_main_g60", "hevc", "tcp"),
+        records_exactly("h265_main_g60", "hevc", "udp"),
     );
+}
+
+/// What ffmpeg says while it decodes so many pictures, and the sound, of a stream whose camera is restarted in the middle.
+async fn watches_through_a_restart(url: &str, transport: &str, is_watching: &Barrier) {
+    const PICTURES: usize = 90;
+    let args = ["-nostdin", "-v", "error", "-rtsp_transport", transport, "-i", url];
+    let limit = PICTURES.to_string();
+    let mut command = tokio::process::Command::new("ffmpeg");
+    command.args(args).args(["-map", "0", "-frames:v", &limit, "-f", "framecrc", "-"]);
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut player = command.kill_on_drop(true).spawn().expect("ffmpeg can be run");
+    let mut lines = BufReader::new(player.stdout.take().expect("piped")).lines();
+    let mut pictures = 0;
+    while let Some(line) = timeout(SOON, lines.next_line()).await.expect("it goes on").expect("text") {
+        pictures += usize::from(line.starts_with("0,"));
+        if line.starts_with("0,") && pictures == 30 {
+            is_watching.wait().await;
+        }
+    }
+    let output = player.wait_with_output().await.expect("its end");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{transport}");
+    assert_eq!((pictures, output.status.success()), (PICTURES, true), "{transport}");
+}
+
+/// The camera is silent, dies and comes back: to a player that decodes all the time it is a pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn players_go_on_without_a_decode_error_when_the_source_has_restarted() {
+    let mut camera = Camera::start("video=h264,gop=25,audio=aac");
+    let streamgate = Streamgate::with_streams(&[("cam", &camera.url)]);
+    let (url, all) = (rtsp(&streamgate, "cam"), Barrier::new(3));
+    let restart = async {
+        all.wait().await;
+        // A camera that is cut off within a picture leaves half of it, which no decoder likes.
+        camera.stall();
+        camera.restart();
+    };
+    tokio::join!(
+        watches_through_a_restart(&url, "tcp", &all),
+        watches_through_a_restart(&url, "udp", &all),
+        restart
+    );
+    assert_eq!(camera.clients(), 1, "what was played to the end came from the new camera");
 }
 
 /// Digest by ffmpeg, GStreamer and retina (which takes SHA-256), on the port of its own and on the one port; and what an
@@ -204,7 +251,7 @@ async fn a_password_is_asked_for_and_every_player_can_say_it() {
     let session = session.play(retina::client::PlayOptions::default()).await.expect("plays");
     let mut frames = Box::pin(session.demuxed().expect("depacketized"));
     for _ in 0..30 {
-        let frame = tokio::time::timeout(SOON, frames.next()).await.expect("in time").expect("no end");
+        let frame = timeout(SOON, frames.next()).await.expect("in time").expect("no end");
         frame.expect("no error");
     }
     drop(frames);
@@ -228,6 +275,7 @@ async fn a_session_outlives_its_source_but_not_its_stream() {
     let answer = client.play().await;
     assert!(answer.contains("Range: npt=0-") && answer.contains("trackID=0;seq="), "{answer}");
     let mut gop = Gop::default();
+    gop.begins(&mut client, &answer).await;
     gop.plays(&mut client, 40).await;
     assert!(gop.reports >= 2, "a sender report before each track's first packet");
     camera.restart();
@@ -238,10 +286,9 @@ async fn a_session_outlives_its_source_but_not_its_stream() {
     let (status, _) = client.ask("GET_PARAMETER", "", "").await;
     assert_eq!(status, 200);
     assert_eq!(consumers(&streamgate, "cam").await.len(), 1, "a pause is no end");
-    let (status, _) = client.ask("PLAY", "", "").await;
+    let (status, answer) = client.ask("PLAY", "", "").await;
     assert_eq!(status, 200);
-    // From a keyframe on, with the next numbers.
-    gop.wants_keyframe = true;
+    gop.begins(&mut client, &answer).await;
     gop.plays(&mut client, 30).await;
 
     let second = {
@@ -256,44 +303,57 @@ async fn a_session_outlives_its_source_but_not_its_stream() {
     assert_eq!(delete(&streamgate.url("/api/streams/cam")).await.status, 200);
     for mut client in [client, second] {
         let closed = async { while client.next().await.is_some() {} };
-        tokio::time::timeout(SOON, closed).await.expect("closed with the stream");
+        timeout(SOON, closed).await.expect("closed with the stream");
     }
 }
 
-/// What a decoder could follow: numbers without gaps, whole pictures.
-#[derive(Default)]
-struct Gop {
-    last: Option<u16>,
-    reports: usize,
-    wants_keyframe: bool,
-    units: usize,
-}
+/// PAUSE by UDP: what waited is dropped, nothing more comes, and PLAY goes on at a keyframe, with the numbers it names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_by_udp_is_silent_and_ends_at_a_keyframe() {
+    let camera = Camera::start("clip=h264_main_g120,audio=opus");
+    let streamgate = Streamgate::with_streams(&[("cam", &camera.url)]);
+    // It shows that the camera goes on, and that a group of pictures is cached that takes a while to send.
+    let mut other = Client::connect(streamgate.port, "cam").await;
+    other.play().await;
+    let mut shown = Gop::default();
+    shown.plays(&mut other, 45).await;
 
-impl Gop {
-    async fn plays(&mut self, client: &mut Client, units: usize) {
-        let until = self.units + units;
-        while self.units < until {
-            let Some(Message::Data { channel, packet }) = client.next().await else { panic!("the end") };
-            self.take(channel, &packet);
-        }
-    }
-
-    fn take(&mut self, channel: u8, packet: &[u8]) {
-        match channel {
-            0 => {
-                let (header, payload) = header::parse(packet).expect("RTP");
-                if let Some(last) = self.last.replace(header.sequence) {
-                    assert_eq!(header.sequence, last.wrapping_add(1));
-                }
-                if std::mem::take(&mut self.wants_keyframe) {
-                    assert!(matches!(payload[0] & 31, 5..=9 | 24 | 28), "{}", payload[0]);
-                }
-                self.units += usize::from(header.marker);
+    let mut client = Client::connect(streamgate.port, "cam").await;
+    client.ask("DESCRIBE", "", "").await;
+    let [video, audio] = [client.set_up_udp(0).await, client.set_up_udp(1).await].map(|[rtp, _]| rtp);
+    let mut packet = [0; 2000];
+    let (mut before, mut timed) = (None, 0);
+    for packets in [1, 150, 150] {
+        let (status, answer) = client.ask("PLAY", "", "").await;
+        assert_eq!(status, 200, "{answer}");
+        let told = rtp_info(&answer);
+        let mut gop = Gop { wants_keyframe: true, ..Gop::default() };
+        for index in 0..packets {
+            let length = timeout(SOON, video.recv(&mut packet)).await.expect("in time").expect("received");
+            let (header, _) = header::parse(&packet[..length]).expect("RTP");
+            if index == 0 {
+                assert_is_told(&packet[..length], told[0]);
+                let is_new = before.is_none_or(|before: u16| header.sequence.wrapping_sub(before) < 1 << 15);
+                assert!(is_new, "{before:?}, then {}", header.sequence);
             }
-            1 | 3 => self.reports += header::sender_reports(packet).count(),
-            _ => {}
+            gop.take(0, &packet[..length]);
         }
+        assert!(packets == 1 || gop.units > 1, "{packets} packets of {} pictures", gop.units);
+        let length = timeout(SOON, audio.recv(&mut packet)).await.expect("in time").expect("received");
+        assert_is_told(&packet[..length], told[1]);
+        timed += told.iter().filter(|(_, timestamp)| timestamp.is_some()).count();
+        let (status, answer) = client.ask("PAUSE", "", "").await;
+        assert_eq!(status, 200, "{answer}");
+        // On loopback what was sent has arrived.
+        while let Ok(length) = video.try_recv(&mut packet) {
+            before = header::parse(&packet[..length]).map(|(header, _)| header.sequence);
+        }
+        while audio.try_recv(&mut packet).is_ok() {}
+        shown.plays(&mut other, 30).await;
+        let late = [video.try_recv(&mut packet), audio.try_recv(&mut packet)];
+        assert!(late.iter().all(Result::is_err), "after {packets} packets: {late:?}");
     }
+    assert!(timed > 0, "the timestamps are told when they are known");
 }
 
 /// Ten recorders that are stopped for longer than the ring and the sockets hold: nobody else notices, and when they go on
@@ -345,48 +405,6 @@ async fn players_that_stop_reading_hurt_nobody_and_go_on_without_an_error() {
     assert!(drops.iter().all(|drops| *drops > 0), "{drops:?}");
 }
 
-/// H.264 as a byte stream, made of RTP (RFC 6184).
-#[derive(Default)]
-struct Depacketized {
-    bytes: Vec<u8>,
-    units: usize,
-    last: Option<(u16, u32)>,
-    /// Time went on by more than a second from one picture to the next.
-    jumped: bool,
-}
-
-impl Depacketized {
-    fn take(&mut self, packet: &[u8]) {
-        let (header, payload) = header::parse(packet).expect("RTP");
-        if let Some((sequence, timestamp)) = self.last.replace((header.sequence, header.timestamp)) {
-            assert_eq!(header.sequence, sequence.wrapping_add(1));
-            self.jumped |= header.timestamp.wrapping_sub(timestamp) > 90_000;
-        }
-        let mut nal = |nal: &[u8]| {
-            self.bytes.extend_from_slice(&[0, 0, 0, 1]);
-            self.bytes.extend_from_slice(nal);
-        };
-        match payload {
-            [first, rest @ ..] if first & 31 == 24 => {
-                let mut rest = rest;
-                while let [high, low, after @ ..] = rest {
-                    let (one, more) = after.split_at(usize::from(u16::from_be_bytes([*high, *low])));
-                    nal(one);
-                    rest = more;
-                }
-            }
-            [first, fragment, rest @ ..] if first & 31 == 28 => {
-                if fragment & 0x80 != 0 {
-                    nal(&[first & 0xe0 | fragment & 31]);
-                }
-                self.bytes.extend_from_slice(rest);
-            }
-            whole => nal(whole),
-        }
-        self.units += usize::from(header.marker);
-    }
-}
-
 /// Requests out of place, and their statuses; datagrams to nobody but who asks; RTSP over TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_out_of_place_gets_its_status() {
@@ -394,6 +412,10 @@ async fn what_is_out_of_place_gets_its_status() {
     let streamgate = Streamgate::with_streams(&[("cam", &camera.url), ("dead", "rtsp://127.0.0.1:1/x")]);
     let mut client = Client::connect(streamgate.port, "cam").await;
     const TCP: &str = "Transport: RTP/AVP/TCP;unicast;interleaved=4-5\r\n";
+    // Several are offered, preferred first: the first that is possible is taken (RFC 2326 §12.39).
+    const MULTICAST: &str = "RTP/AVP;multicast;client_port=5000-5001";
+    const BY_UDP: &str = "RTP/AVP;unicast;client_port=5000-5001";
+    let of = |offers: &[&str]| format!("Transport: {}\r\n", offers.join(","));
     let (status, answer) = client.ask("OPTIONS", "", "").await;
     assert!(status == 200 && answer.contains("Public: OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE"), "{answer}");
     for (method, below, headers, expected) in [
@@ -412,7 +434,8 @@ async fn what_is_out_of_place_gets_its_status() {
         ("SETUP", "/trackID=0", "Transport: RTP/AVP;unicast;client_port=1900-1023\r\n", 461),
         ("SETUP", "/trackID=0", "Transport: RTP/SAVP;unicast;client_port=5000-5001\r\n", 461),
         ("PLAY", "", "", 454),
-        ("SETUP", "/trackID=0", TCP, 200),
+        ("SETUP", "/trackID=0", &of(&["RTP/SAVP;unicast;client_port=5000-5001", MULTICAST, "x"]), 461),
+        ("SETUP", "/trackID=0", &of(&[MULTICAST, "RTP/AVP/TCP;unicast;interleaved=4-5", BY_UDP]), 200),
         ("SETUP", "/trackID=1", TCP, 461),
         ("SETUP", "/trackID=1", "Transport: RTP/AVP;unicast;client_port=5000-5001\r\n", 461),
         ("SETUP", "/trackID=1", "Transport: RTP/AVP/TCP;unicast\r\n", 200),
@@ -425,6 +448,9 @@ async fn what_is_out_of_place_gets_its_status() {
     ] {
         let (status, answer) = client.ask(method, below, headers).await;
         assert_eq!(status, expected, "{method} {below} {headers}: {answer}");
+        let chosen = answer.lines().find_map(|line| line.strip_prefix("Transport: ")).unwrap_or_default();
+        let is_tcp = chosen.starts_with("RTP/AVP/TCP;unicast;interleaved=");
+        assert!(is_tcp == (method == "SETUP" && status == 200), "{headers}: {chosen}");
     }
     assert!(client.next().await.is_none(), "closed after TEARDOWN");
 
@@ -447,7 +473,7 @@ async fn what_is_out_of_place_gets_its_status() {
     assert!(status == 200 && answer.contains("server_port="), "{answer}");
     assert_eq!(client.ask("PLAY", "", "").await.0, 200);
     let mut packet = [0; 2000];
-    tokio::time::timeout(SOON, here.recv_from(&mut packet)).await.expect("media comes").expect("received");
+    timeout(SOON, here.recv_from(&mut packet)).await.expect("media comes").expect("received");
     assert_eq!(&packet[..1], [0x80]);
     assert!(there.try_recv(&mut packet).is_err());
     let mut other = Client::connect(streamgate.port, "cam").await;

@@ -7,8 +7,9 @@ use super::common::{Streamgate, get_json};
 use std::collections::BTreeMap;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use streamgate::media::rtp::header;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 pub const SOON: Duration = Duration::from_secs(30);
@@ -82,6 +83,127 @@ pub async fn consumers(streamgate: &Streamgate, stream: &str) -> Vec<serde_json:
     view["consumers"].as_array().expect("a list").clone()
 }
 
+/// What PLAY's answer says of each track's first packet: its number and, where the server has it already, its timestamp.
+pub fn rtp_info(answer: &str) -> Vec<(u16, Option<u32>)> {
+    let info = answer.lines().find_map(|line| line.strip_prefix("RTP-Info: ")).expect("RTP-Info");
+    let field = |track: &str, name: &str| -> Option<u32> {
+        track
+            .split(';')
+            .find_map(|field| field.strip_prefix(name))
+            .map(|value| value.parse().expect("a number"))
+    };
+    let number = |track: &str| field(track, "seq=").and_then(|seq| seq.try_into().ok()).expect("a number");
+    info.split(',').map(|track| (number(track), field(track, "rtptime="))).collect()
+}
+
+/// Whether a packet is the one that [`rtp_info`] tells of.
+pub fn assert_is_told(packet: &[u8], (sequence, timestamp): (u16, Option<u32>)) {
+    let (header, _) = header::parse(packet).expect("RTP");
+    let timestamp = timestamp.unwrap_or(header.timestamp);
+    assert_eq!((header.sequence, header.timestamp), (sequence, timestamp));
+}
+
+/// Whether a payload is of a keyframe's picture (RFC 6184 §5.2, §5.8).
+fn is_keyframe(payload: &[u8]) -> bool {
+    match payload {
+        [nal, fragment, ..] if nal & 31 == 28 => fragment & 31 == 5,
+        [nal, ..] => nal & 31 == 5,
+        [] => false,
+    }
+}
+
+/// What a decoder could follow: numbers without gaps, whole pictures.
+#[derive(Default)]
+pub struct Gop {
+    pub last: Option<u16>,
+    pub reports: usize,
+    pub wants_keyframe: bool,
+    pub units: usize,
+}
+
+impl Gop {
+    /// After PLAY: the first packet of each track is the one that the answer names, and the picture begins at a keyframe.
+    pub async fn begins(&mut self, client: &mut Client, answer: &str) {
+        let mut told: Vec<_> = rtp_info(answer).into_iter().map(Some).collect();
+        (self.last, self.wants_keyframe) = (None, true);
+        while told.iter().any(Option::is_some) {
+            let Some(Message::Data { channel, packet }) = client.next().await else { panic!("the end") };
+            if channel % 2 == 0
+                && let Some(told) = told[usize::from(channel / 2)].take()
+            {
+                assert_is_told(&packet, told);
+            }
+            self.take(channel, &packet);
+        }
+    }
+
+    pub async fn plays(&mut self, client: &mut Client, units: usize) {
+        let until = self.units + units;
+        while self.units < until {
+            let Some(Message::Data { channel, packet }) = client.next().await else { panic!("the end") };
+            self.take(channel, &packet);
+        }
+    }
+
+    pub fn take(&mut self, channel: u8, packet: &[u8]) {
+        match channel {
+            0 => {
+                let (header, payload) = header::parse(packet).expect("RTP");
+                if let Some(last) = self.last.replace(header.sequence) {
+                    assert_eq!(header.sequence, last.wrapping_add(1));
+                }
+                self.wants_keyframe &= !is_keyframe(payload);
+                assert!(!(self.wants_keyframe && header.marker), "a picture before the keyframe");
+                self.units += usize::from(header.marker);
+            }
+            1 | 3 => self.reports += header::sender_reports(packet).count(),
+            _ => {}
+        }
+    }
+}
+
+/// H.264 as a byte stream, made of RTP (RFC 6184).
+#[derive(Default)]
+pub struct Depacketized {
+    pub bytes: Vec<u8>,
+    pub units: usize,
+    last: Option<(u16, u32)>,
+    /// Time went on by more than a second from one picture to the next.
+    pub jumped: bool,
+}
+
+impl Depacketized {
+    pub fn take(&mut self, packet: &[u8]) {
+        let (header, payload) = header::parse(packet).expect("RTP");
+        if let Some((sequence, timestamp)) = self.last.replace((header.sequence, header.timestamp)) {
+            assert_eq!(header.sequence, sequence.wrapping_add(1));
+            self.jumped |= header.timestamp.wrapping_sub(timestamp) > 90_000;
+        }
+        let mut nal = |nal: &[u8]| {
+            self.bytes.extend_from_slice(&[0, 0, 0, 1]);
+            self.bytes.extend_from_slice(nal);
+        };
+        match payload {
+            [first, rest @ ..] if first & 31 == 24 => {
+                let mut rest = rest;
+                while let [high, low, after @ ..] = rest {
+                    let (one, more) = after.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+                    nal(one);
+                    rest = more;
+                }
+            }
+            [first, fragment, rest @ ..] if first & 31 == 28 => {
+                if fragment & 0x80 != 0 {
+                    nal(&[first & 0xe0 | fragment & 31]);
+                }
+                self.bytes.extend_from_slice(rest);
+            }
+            whole => nal(whole),
+        }
+        self.units += usize::from(header.marker);
+    }
+}
+
 /// A connection that says what it is told to.
 pub struct Client {
     pub stream: TcpStream,
@@ -147,6 +269,17 @@ impl Client {
         let (status, answer) = self.ask("PLAY", "", "Range: npt=0-\r\n").await;
         assert_eq!(status, 200, "{answer}");
         answer
+    }
+
+    /// Sets a track up over UDP: the sockets that its RTP and RTCP come to.
+    pub async fn set_up_udp(&mut self, track: usize) -> [UdpSocket; 2] {
+        let bound = async || UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let sockets = [bound().await, bound().await];
+        let [rtp, rtcp] = sockets.each_ref().map(|socket| socket.local_addr().expect("bound").port());
+        let transport = format!("Transport: RTP/AVP;unicast;client_port={rtp}-{rtcp}\r\n");
+        let (status, answer) = self.ask("SETUP", &format!("/trackID={track}"), &transport).await;
+        assert_eq!(status, 200, "{answer}");
+        sockets
     }
 
     /// The next message; `None` when the server has closed the connection.
