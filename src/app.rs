@@ -272,8 +272,12 @@ fn rtsp_connection(server: Arc<RtspServer>) -> Rtsp {
 fn on_datagrams(webrtc: Arc<WebRtc>) -> OnDatagrams {
     let mut receiver = webrtc.receiver();
     Box::new(move |datagrams: &mut dyn Iterator<Item = Datagram<'_>>| {
-        datagrams.for_each(|datagram| receiver.take(datagram.source, datagram.local_ip, datagram.contents));
+        let urgent = datagrams.fold(false, |urgent, datagram| {
+            let Datagram { source, local_ip, at, contents } = datagram;
+            urgent | receiver.take(source, local_ip, at, contents)
+        });
         receiver.deliver();
+        urgent
     })
 }
 

@@ -40,6 +40,15 @@ pub struct Server {
     limits: Limits,
 }
 
+/// The UDP thread, which ends with this.
+struct Receiving(Arc<UdpPort>);
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 /// After connections were cut, their tasks have this long to notice.
 const CUT: Duration = Duration::from_millis(500);
 
@@ -129,14 +138,8 @@ impl Server {
         let kill = CancellationToken::new();
         let http =
             http::Http { router, limits: self.limits, tasks: tasks.clone(), shutdown, kill: kill.clone() };
-        let udp = self.udp;
-        let stop = kill.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = udp.receive(on_datagrams) => {}
-                () = stop.cancelled() => {}
-            }
-        });
+        let receiving = Receiving(self.udp.clone());
+        tasks.spawn_blocking(move || self.udp.receive(on_datagrams));
         let listener = Arc::new(listener::Listener::new(http, self.tls, ice_tcp, rtsp));
         let besides = async {
             if let Some(socket) = self.rtsp {
@@ -148,6 +151,7 @@ impl Server {
         tasks.close();
         listener.drain().await;
         kill.cancel();
+        drop(receiving);
         if tokio::time::timeout(CUT, tasks.wait()).await.is_err() {
             tracing::warn!(left = tasks.len(), "some connections did not end in time");
         }

@@ -1,13 +1,14 @@
-//! The UDP half of the one port, and every trick with it: batches, GRO, GSO, source addresses.
+//! The UDP half of the one port, and every trick with it: batches, GRO, GSO, source addresses, moderated wake-ups.
 
 use super::rate::Rate;
-use parking_lot::RwLock;
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token, Waker};
+use parking_lot::{Mutex, RwLock};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio::io::Interest;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Socket buffer that is asked for, in bytes; the system may give less.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
@@ -19,23 +20,16 @@ const RECEIVE_BATCH: usize = if BATCH_SIZE < 16 { BATCH_SIZE } else { 16 };
 const MAX_RUN: usize = 65_000;
 /// Pause after an error of the socket itself, so that a lasting one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
-
-/// What waits for datagrams. Tokio's own socket would also wait for room to send, which the kernel then reports after
-/// every single system call that sends: a wake-up for nothing, on another core.
-#[cfg(unix)]
-type Socket = tokio::io::unix::AsyncFd<std::net::UdpSocket>;
-#[cfg(not(unix))]
-type Socket = tokio::net::UdpSocket;
-
-#[cfg(unix)]
-#[expect(deprecated, reason = "its replacement is unsafe, for the sake of types whose descriptor may change")]
-fn register(socket: std::net::UdpSocket) -> io::Result<Socket> {
-    Socket::with_interest(socket, Interest::READABLE)
-}
-#[cfg(not(unix))]
-fn register(socket: std::net::UdpSocket) -> io::Result<Socket> {
-    Socket::from_std(socket)
-}
+/// Once nothing urgent comes, datagrams are left to gather for this long. Hundreds of viewers report every second, each at
+/// another moment; a wake-up for each costs more than all their reports.
+const MODERATION: Duration = Duration::from_millis(10);
+/// After something urgent every datagram is taken at once for this long: more of the kind is to be expected.
+const ALERT: Duration = Duration::from_secs(1);
+/// Longest time that a datagram may have waited to be taken.
+const MAX_AGE: Duration = Duration::from_secs(1);
+/// What a poll says has happened.
+const DATAGRAMS: Token = Token(0);
+const STOPPED: Token = Token(1);
 
 /// One received datagram.
 #[derive(Debug, Clone, Copy)]
@@ -45,17 +39,25 @@ pub struct Datagram<'a> {
     /// The address of this machine that it was sent to, where the system tells. To be given to
     /// [`UdpPort::try_send`] as `source_ip` of the answer.
     pub local_ip: Option<IpAddr>,
+    /// When it came: at the system, where that tells, however long it has been left to gather.
+    pub at: Instant,
     /// The payload.
     pub contents: &'a [u8],
 }
 
-/// What is called with the datagrams that one system call brought; it must not block.
-pub type OnDatagrams = Box<dyn FnMut(&mut dyn Iterator<Item = Datagram<'_>>) + Send>;
+/// What is called with the datagrams that one system call brought; it must not block. It says whether somebody waits for
+/// an answer to one of them; else what follows may be some milliseconds late.
+pub type OnDatagrams = Box<dyn FnMut(&mut dyn Iterator<Item = Datagram<'_>>) -> bool + Send>;
 
 /// The UDP socket on the one port.
 #[derive(Debug)]
 pub struct UdpPort {
-    socket: Socket,
+    socket: UdpSocket,
+    /// Waits for datagrams only. One that waited for room to send, as tokio's socket does, would be woken after every
+    /// system call that sends.
+    poll: Mutex<Poll>,
+    waker: Waker,
+    stopped: AtomicBool,
     /// Replaced only by [`UdpPort::restore`].
     state: RwLock<UdpSocketState>,
     local: SocketAddr,
@@ -64,7 +66,7 @@ pub struct UdpPort {
 }
 
 impl UdpPort {
-    /// Takes over a bound, non-blocking socket. To be called inside a tokio runtime.
+    /// Takes over a bound, non-blocking socket.
     ///
     /// # Errors
     /// The system refuses what is needed to use the socket at all.
@@ -85,8 +87,14 @@ impl UdpPort {
         let local = socket.local_addr()?;
         let gso = state.max_gso_segments();
         tracing::debug!(%local, gso, gro = state.gro_segments(), "UDP socket ready");
+        let poll = Poll::new()?;
+        let mut socket = UdpSocket::from_std(socket);
+        poll.registry().register(&mut socket, DATAGRAMS, Interest::READABLE)?;
         Ok(UdpPort {
-            socket: register(socket)?,
+            waker: Waker::new(poll.registry(), STOPPED)?,
+            poll: Mutex::new(poll),
+            stopped: AtomicBool::new(false),
+            socket,
             state: RwLock::new(state),
             local,
             gso_refused: AtomicBool::new(false),
@@ -156,7 +164,7 @@ impl UdpPort {
         Ok(())
     }
 
-    /// Straight to the system, past tokio's readiness: nobody waits for this socket to become writable.
+    /// Straight to the system: nobody waits for this socket to become writable.
     fn send(
         &self,
         destination: SocketAddr,
@@ -218,31 +226,77 @@ impl UdpPort {
         }
     }
 
-    /// Receives for ever and calls `on_datagrams` with what has come. Ends only by being dropped.
-    pub async fn receive(&self, mut on_datagrams: OnDatagrams) {
+    /// Receives and calls `on_datagrams` with what has come, until [`UdpPort::stop`]. Blocks its thread.
+    pub fn receive(&self, mut on_datagrams: OnDatagrams) {
         let mut memory = vec![0; RECEIVE_BUFFER * RECEIVE_BATCH];
         let mut buffers: Vec<_> = memory.chunks_mut(RECEIVE_BUFFER).map(IoSliceMut::new).collect();
         let mut metas = [RecvMeta::default(); RECEIVE_BATCH];
         let errors = Rate::every(Duration::from_secs(60));
-        loop {
-            let mut receive = || self.state.read().recv((&self.socket).into(), &mut buffers, &mut metas);
-            #[cfg(unix)]
-            let received = self.socket.async_io(Interest::READABLE, |_| receive()).await;
-            #[cfg(not(unix))]
-            let received = self.socket.async_io(Interest::READABLE, receive).await;
+        let failed = |error: io::Error| {
+            if errors.allow() {
+                tracing::warn!(%error, "receiving UDP failed, going on");
+            }
+            rest(ERROR_PAUSE);
+        };
+        let (mut poll, mut events) = (self.poll.lock(), Events::with_capacity(2));
+        let (mut any, mut urgent, mut moderation) = (false, false, Moderation::default());
+        while !self.stopped.load(Ordering::Relaxed) {
+            let state = self.state.read();
+            let received = self.socket.try_io(|| state.recv((&self.socket).into(), &mut buffers, &mut metas));
+            drop(state);
             match received {
                 Ok(count) => {
-                    on_datagrams(&mut buffers.iter().zip(&metas).take(count).flat_map(datagrams));
-                }
-                Err(error) => {
-                    // E.g. an ICMP error for something sent earlier: never a reason to stop.
-                    if errors.allow() {
-                        tracing::warn!(%error, "receiving UDP failed, going on");
+                    urgent |= on_datagrams(&mut buffers.iter().zip(&metas).take(count).flat_map(datagrams));
+                    any = true;
+                    if count == RECEIVE_BATCH {
+                        continue;
                     }
-                    tokio::time::sleep(ERROR_PAUSE).await;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // E.g. an ICMP error for something sent earlier: never a reason to stop.
+                Err(error) => {
+                    failed(error);
+                    continue;
                 }
             }
+            let pause = moderation.pause(std::mem::take(&mut urgent), Instant::now());
+            if let Some(pause) = pause.filter(|_| std::mem::take(&mut any)) {
+                rest(pause);
+            } else if let Err(error) = poll.poll(&mut events, None)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                failed(error);
+            }
         }
+    }
+
+    /// Ends [`UdpPort::receive`].
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "the UDP thread can't be told to stop");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the UDP thread is one of its own: nobody else is held up")]
+fn rest(pause: Duration) {
+    std::thread::sleep(pause);
+}
+
+/// How long datagrams are left to gather.
+#[derive(Debug, Default)]
+struct Moderation {
+    alert_until: Option<Instant>,
+}
+
+impl Moderation {
+    /// After some were taken at `now`.
+    fn pause(&mut self, urgent: bool, now: Instant) -> Option<Duration> {
+        if urgent {
+            self.alert_until = now.checked_add(ALERT);
+        }
+        self.alert_until.is_none_or(|until| now >= until).then_some(MODERATION)
     }
 }
 
@@ -253,7 +307,11 @@ fn datagrams<'a>((buffer, meta): (&'a IoSliceMut<'_>, &RecvMeta)) -> impl Iterat
     // Nobody can be answered at port 0.
     let length = if source.port() == 0 { 0 } else { meta.len };
     let received = buffer.get(..length).unwrap_or_default();
-    received.chunks(meta.stride.max(1)).map(move |contents| Datagram { source, local_ip, contents })
+    let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+    // A clock that was set in between says nothing.
+    let age = meta.timestamp.and_then(|at| wall.checked_sub(at)).filter(|age| *age < MAX_AGE);
+    let at = now.checked_sub(age.unwrap_or_default()).unwrap_or(now);
+    received.chunks(meta.stride.max(1)).map(move |contents| Datagram { source, local_ip, at, contents })
 }
 
 /// IPv4-mapped IPv6 addresses become IPv4; the scope of others is kept.
@@ -270,4 +328,40 @@ fn is_link_local(ip: Ipv6Addr) -> bool {
 
 fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_is_as_old_as_the_system_says_and_no_clock_that_was_set_makes_it_older() {
+        let age = |timestamp: Option<Duration>| {
+            let mut meta = RecvMeta::default();
+            (meta.addr, meta.len, meta.stride) = (([192, 0, 2, 1], 9).into(), 1, 1);
+            meta.timestamp = timestamp;
+            let mut bytes = [0];
+            let at = datagrams((&IoSliceMut::new(&mut bytes), &meta)).next().unwrap().at;
+            Instant::now().duration_since(at)
+        };
+        let wall = || SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let half = MAX_AGE / 2;
+        assert!(age(Some(wall() - half)) >= half);
+        for unknown in [None, Some(wall() + half), Some(wall() - MAX_AGE * 2)] {
+            assert!(age(unknown) < half, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_gathers_unless_something_urgent_came_lately() {
+        let (mut moderation, start) = (Moderation::default(), Instant::now());
+        let mut pauses = |urgent, at| moderation.pause(urgent, start + at).is_some();
+        let moment = Duration::from_millis(1);
+        assert!(pauses(false, moment));
+        assert!(!pauses(true, moment));
+        assert!(!pauses(false, ALERT));
+        assert!(!pauses(true, ALERT), "and once more from here");
+        assert!(!pauses(false, ALERT * 2 - moment));
+        assert!(pauses(false, ALERT * 2));
+    }
 }

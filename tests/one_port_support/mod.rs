@@ -44,7 +44,7 @@ impl Default for Options {
             limits: Limits::default(),
             tls: false,
             any_origin: false,
-            on_datagrams: Box::new(|_| {}),
+            on_datagrams: Box::new(|_| false),
         }
     }
 }

@@ -270,6 +270,7 @@ pub struct Router {
     pub stream: Arc<Stream>,
     pub udp: SocketAddr,
     pub tcp: SocketAddr,
+    port: Arc<Port>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -301,14 +302,17 @@ impl Router {
         let options = Options { config: Webrtc { filters: only_here, ..options.config }, ..options };
         let webrtc = WebRtc::start(options, port.clone(), tcp.port()).unwrap();
         let (mut receiver, acceptor) = (webrtc.receiver(), webrtc.clone());
+        let receiving = port.clone();
         let tasks = vec![
-            tokio::spawn(async move {
+            tokio::task::spawn_blocking(move || {
                 let on_datagrams =
                     move |datagrams: &mut dyn Iterator<Item = streamgate::server::Datagram<'_>>| {
-                        datagrams.for_each(|d| receiver.take(d.source, d.local_ip, d.contents));
+                        let urgent = datagrams
+                            .fold(false, |u, d| u | receiver.take(d.source, d.local_ip, d.at, d.contents));
                         receiver.deliver();
+                        urgent
                     };
-                port.0.receive(Box::new(on_datagrams)).await;
+                receiving.0.receive(Box::new(on_datagrams));
             }),
             tokio::spawn(async move {
                 while let Ok((stream, peer)) = listener.accept().await {
@@ -322,7 +326,7 @@ impl Router {
             Registry::new(Arc::new(move |_| Ok(Arc::new(CameraSource(source.clone())) as Arc<dyn Source>)));
         registry.set("front", StreamConfig::new(vec!["test://camera".into()])).unwrap();
         let stream = registry.get("front").unwrap();
-        Router { registry, webrtc, camera, stream, udp, tcp, tasks }
+        Router { registry, webrtc, camera, stream, udp, tcp, port, tasks }
     }
 
     pub async fn offer(&self, sdp: &str) -> Result<Answer, OfferError> {
@@ -351,6 +355,7 @@ impl Router {
     pub async fn stop(self) {
         self.webrtc.shutdown().await;
         self.registry.shutdown().await;
+        self.port.0.stop();
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }

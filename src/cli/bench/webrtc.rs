@@ -100,7 +100,9 @@ pub async fn watch(shared: &Shared, role: Role, joined: &mut bool) -> Result<(),
     let mut http = Client::connect(shared.address).await?;
     let posted = Instant::now();
     let url = &shared.target.url;
-    let reply = http.send(Method::POST, url, Some(("application/sdp", offer.to_sdp_string()))).await?;
+    // As every browser offers it. str0m's feedback is of reduced size anyway.
+    let offer = offer.to_sdp_string().replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-rsize\r\n");
+    let reply = http.send(Method::POST, url, Some(("application/sdp", offer))).await?;
     shared.samples.lock().answer.push(micros(posted.elapsed()));
     let session = reply.location.as_deref().and_then(|location| url.join(location).ok());
     let answer = String::from_utf8_lossy(&reply.good()?).into_owned();

@@ -17,6 +17,8 @@ pub struct Route {
     pub worker: usize,
     /// The peer's number, unique in the process.
     pub peer: u64,
+    /// Reduced-size RTCP was negotiated (RFC 5506): what can't wait for the next report does not come with one.
+    pub reduced_size: bool,
 }
 
 /// What the API knows of a session.
@@ -152,7 +154,7 @@ mod tests {
 
     fn session(peer: u64, ufrag: &str) -> Session {
         Session {
-            route: Route { worker: 0, peer },
+            route: Route { worker: 0, peer, reduced_size: false },
             etag: ufrag.into(),
             local_ufrag: ufrag.into(),
             remote: ("r".into(), "p".into()),

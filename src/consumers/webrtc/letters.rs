@@ -1,6 +1,5 @@
 //! Datagrams on their way from the port to a worker: many under one lock, in memory that is used again.
 
-use super::rtcp::is_mere_report;
 use super::tcp::TcpOut;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -45,14 +44,14 @@ struct Letter {
 }
 
 impl Letters {
-    /// Adds one. False if there are too many.
-    pub fn add(&mut self, peer: u64, inbound: &Inbound<'_>) -> bool {
+    /// Adds one, which the worker is woken for if it is `urgent`. False if there are too many.
+    pub fn add(&mut self, peer: u64, inbound: &Inbound<'_>, urgent: bool) -> bool {
         let &Inbound { source, local_ip, tcp, at, data } = inbound;
         let fits = self.letters.len() < MAX_DATAGRAMS && self.contents.len() + data.len() <= MAX_BYTES;
         if fits {
             self.letters.push(Letter { peer, source, local_ip, tcp: tcp.cloned(), at, length: data.len() });
             self.contents.extend_from_slice(data);
-            self.urgent |= !is_mere_report(data);
+            self.urgent |= urgent;
         }
         fits
     }
@@ -115,7 +114,7 @@ mod tests {
         let all = MAX_DATAGRAMS + 10;
         let mut lost = 0;
         for n in 0..all {
-            assert!(batch.add(n as u64, &inbound(&(n as u32).to_be_bytes()[..n % 5])));
+            assert!(batch.add(n as u64, &inbound(&(n as u32).to_be_bytes()[..n % 5]), true));
             if n % 7 == 0 || n + 1 == all {
                 lost += inbox.append(&mut batch);
                 assert!(batch.is_empty());
@@ -133,7 +132,7 @@ mod tests {
     #[test]
     fn large_datagrams_are_bounded_in_bytes() {
         let mut inbox = Letters::default();
-        let taken = (0..MAX_DATAGRAMS).take_while(|_| inbox.add(1, &inbound(&[0; 8192]))).count();
+        let taken = (0..MAX_DATAGRAMS).take_while(|_| inbox.add(1, &inbound(&[0; 8192]), false)).count();
         assert_eq!(taken, MAX_BYTES / 8192);
         inbox.open(|_, _| {});
         assert!(inbox.contents.capacity() <= SPARE_BYTES);

@@ -328,20 +328,31 @@ impl WebRtc {
         Receiver { webrtc: self.clone(), letters }
     }
 
-    /// The session that a datagram is for.
-    fn route(&self, source: SocketAddr, data: &[u8]) -> Option<Route> {
+    /// The session that a datagram is for, and who waits for it.
+    fn route(&self, source: SocketAddr, data: &[u8]) -> Option<(Route, Waiting)> {
         let demux = self.shared.workers.demux();
         let route = match data.first() {
             // RFC 7983: STUN is 0 to 3, DTLS 20 to 63, RTP and RTCP 128 to 191.
             Some(0..=3) => match stun::parse(data) {
-                Some(stun::Message::Check { local_ufrag }) => demux.by_ufrag(local_ufrag),
+                Some(stun::Message::Check { local_ufrag }) => demux.by_ufrag(local_ufrag).map(|route| {
+                    let is_known = demux.by_address(source) == Some(route);
+                    (route, if is_known { Waiting::Patient } else { Waiting::Viewer })
+                }),
                 Some(stun::Message::Mapped { transaction, address }) => {
                     self.shared.candidates().on_stun_answer(transaction, address);
                     return None;
                 }
                 None => None,
             },
-            Some(20..=63 | 128..=191) => demux.by_address(source),
+            Some(20..=63) => demux.by_address(source).map(|route| (route, Waiting::Viewer)),
+            Some(128..=191) => demux.by_address(source).map(|route| {
+                let waiting = match rtcp::is_report(data) {
+                    true if rtcp::is_regular(data, route.reduced_size) => Waiting::Nobody,
+                    true => Waiting::Patient,
+                    false => Waiting::Viewer,
+                };
+                (route, waiting)
+            }),
             _ => None,
         };
         let route = route.filter(|_| data.len() <= MAX_DATAGRAM);
@@ -387,6 +398,17 @@ impl WebRtc {
     }
 }
 
+/// Who waits until a datagram is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// Nobody: a report.
+    Nobody,
+    /// A viewer who wants to know whether we are there, or who may have something behind a report: not for long.
+    Patient,
+    /// A viewer who connects, or has lost something.
+    Viewer,
+}
+
 /// Takes the UDP port's datagrams and hands them to their workers, those of one system call together.
 pub struct Receiver {
     webrtc: Arc<WebRtc>,
@@ -395,16 +417,19 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes a datagram: who sent it, the address of ours that it was sent to, its contents. Never blocks; what is not
-    /// for a session is dropped.
-    pub fn take(&mut self, source: SocketAddr, local_ip: Option<IpAddr>, data: &[u8]) {
+    /// Takes a datagram: who sent it, the address of ours that it was sent to, when it came, its contents. Never blocks;
+    /// what is not for a session is dropped. Says whether the viewer waits for an answer.
+    pub fn take(&mut self, source: SocketAddr, local_ip: Option<IpAddr>, at: Instant, data: &[u8]) -> bool {
         let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-        let Some(route) = self.webrtc.route(source, data) else { return };
+        let Some((route, waiting)) = self.webrtc.route(source, data) else { return false };
         let local_ip = local_ip.map(|ip| ip.to_canonical());
-        let inbound = Inbound { source, local_ip, tcp: None, at: Instant::now(), data };
-        if !self.letters.get_mut(route.worker).is_some_and(|letters| letters.add(route.peer, &inbound)) {
+        let inbound = Inbound { source, local_ip, tcp: None, at, data };
+        let urgent = waiting != Waiting::Nobody;
+        let letters = self.letters.get_mut(route.worker);
+        if !letters.is_some_and(|letters| letters.add(route.peer, &inbound, urgent)) {
             Demux::count(&self.webrtc.counters().overflow);
         }
+        waiting == Waiting::Viewer
     }
 
     /// Hands on what was taken.

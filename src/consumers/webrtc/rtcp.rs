@@ -20,13 +20,18 @@ const BLOCK: usize = 24;
 /// Most bytes that SRTCP adds to a packet: the tag and the index (RFC 7714 §9).
 const SEALING: usize = 16 + 4;
 
-/// Whether a sealed packet holds nothing but a receiver report, which nobody waits for. Its first header is clear; one that
-/// asks for something has more behind the report than what sealing adds. With reduced size (RFC 5506) that is what
-/// browsers send most.
-pub fn is_mere_report(sealed: &[u8]) -> bool {
-    let Some(&[_, RECEIVER_REPORT, high, low]) = sealed.first_chunk() else { return false };
+/// Whether a sealed packet begins with a report, as every compound one does. Its first header is clear.
+pub fn is_report(sealed: &[u8]) -> bool {
+    matches!(sealed.get(1), Some(&(SENDER_REPORT | RECEIVER_REPORT)))
+}
+
+/// Whether a sealed packet is a regular report, which nobody waits for. Where reduced size was negotiated, what can't wait
+/// comes without a report (RFC 5506 §3.4); else it is behind one, and only a receiver report that ends with what sealing
+/// adds is nothing more.
+pub fn is_regular(sealed: &[u8], reduced_size: bool) -> bool {
+    let Some(&[_, kind, high, low]) = sealed.first_chunk() else { return false };
     let report = 4 * (1 + usize::from(u16::from_be_bytes([high, low])));
-    sealed.len() <= report + SEALING
+    is_report(sealed) && (reduced_size || (kind == RECEIVER_REPORT && sealed.len() <= report + SEALING))
 }
 
 /// What a viewer says of one of our SSRCs.
@@ -164,19 +169,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mere_report_is_told_from_one_that_asks() {
-        let sealed = |words: u8, more: usize| {
-            let mut packet = vec![0x81, RECEIVER_REPORT, 0, words];
+    fn a_regular_report_is_told_from_what_asks() {
+        let sealed = |kind: u8, words: u8, more: usize| {
+            let mut packet = vec![0x81, kind, 0, words];
             packet.resize(4 * (1 + usize::from(words)) + more, 0);
             packet
         };
-        assert!(is_mere_report(&sealed(7, 20)) && is_mere_report(&sealed(7, 14)));
-        assert!(is_mere_report(&sealed(1, 20)) && is_mere_report(&sealed(13, 20)));
+        for (words, more) in [(7, 20), (7, 14), (1, 20), (13, 20)] {
+            assert!(is_regular(&sealed(RECEIVER_REPORT, words, more), false));
+        }
         // The smallest that asks: a NACK or PLI without a tag of its own is 12 bytes, and 14 are added at least.
-        assert!(!is_mere_report(&sealed(7, 26)) && !is_mere_report(&sealed(7, 21)));
-        let mut nack = sealed(3, 20);
-        nack[1] = TRANSPORT_FEEDBACK;
-        assert!(!is_mere_report(&nack) && !is_mere_report(&[]) && !is_mere_report(&[0x81, RECEIVER_REPORT]));
+        for more in [21, 26] {
+            assert!(!is_regular(&sealed(RECEIVER_REPORT, 7, more), false));
+            assert!(is_regular(&sealed(RECEIVER_REPORT, 7, more), true));
+        }
+        assert!(!is_regular(&sealed(SENDER_REPORT, 6, 20), false));
+        assert!(is_regular(&sealed(SENDER_REPORT, 6, 20), true));
+        for reduced_size in [false, true] {
+            assert!(!is_regular(&sealed(TRANSPORT_FEEDBACK, 3, 20), reduced_size));
+            assert!(!is_regular(&[], reduced_size) && !is_regular(&[0x81, RECEIVER_REPORT], reduced_size));
+        }
     }
 
     fn heard(data: &[u8]) -> Vec<Feedback> {

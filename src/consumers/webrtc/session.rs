@@ -179,7 +179,8 @@ impl Building<'_> {
         let id = NEXT_PEER.fetch_add(1, Ordering::Relaxed);
         let sdp = self.write_answer(&negotiated, &credentials, &fingerprint, &candidates);
         let (name, etag) = (random_text(32), random_text(16));
-        let route = Route { worker: self.shared.workers.least_busy(), peer: id };
+        let reduced_size = negotiated.iter().all(|negotiated| negotiated.media.reduced_size);
+        let route = Route { worker: self.shared.workers.least_busy(), peer: id, reduced_size };
         let ended = Arc::new(AtomicBool::new(false));
         let codecs: Vec<Codec> = negotiated.iter().filter_map(|n| n.feed.as_ref()?.codec()).collect();
         let info = ConsumerInfo {

@@ -1,6 +1,7 @@
 //! ICE-TCP (RFC 6544): STUN, DTLS and SRTP framed with a length (RFC 4571) on a connection of the one port.
 
 use super::letters::{Inbound, Letters};
+use super::rtcp::is_regular;
 use super::stun::{self, Message};
 use super::worker::Workers;
 use parking_lot::Mutex;
@@ -106,7 +107,7 @@ where
     let mut letters = Letters::default();
     let mut deliver = |data: &[u8]| {
         let inbound = Inbound { source: peer, local_ip: None, tcp: Some(&out), at: Instant::now(), data };
-        letters.add(route.peer, &inbound);
+        letters.add(route.peer, &inbound, !is_regular(data, route.reduced_size));
         workers.deliver(route.worker, &mut letters);
     };
     deliver(&first);
