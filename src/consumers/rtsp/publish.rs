@@ -117,9 +117,11 @@ impl Publishing {
         loop {
             match self.registry.get(name) {
                 Some(stream) => self.publish(&stream, url, end).await,
-                None if is_configured => sleep(MIN_PAUSE).await,
+                None if is_configured => {}
                 None => return,
             }
+            // It was removed or is being replaced, or everything ends: then it is found and closed.
+            sleep(MIN_PAUSE).await;
         }
     }
 
@@ -219,5 +221,24 @@ mod tests {
         assert_eq!(parse("rtsp://a:b@h/x").map(|url| url.shown), Ok("rtsp://***:***@h/x".to_owned()));
         assert!(parse("rtmp://h/app/key").is_err_and(|why| why.contains("rtmp://") && !why.contains("key")));
         assert!(parse("h/x").is_err_and(|why| why.contains("rtsp://server/name")));
+    }
+
+    /// All streams are closed before they are forgotten. A task that spins never gives this thread back.
+    #[tokio::test]
+    async fn a_publication_does_not_spin_on_a_stream_that_is_closed() {
+        use super::{Duration, Publishing, Registry};
+        use crate::config::StreamConfig;
+        use crate::graph::source::Silent;
+        use std::sync::Arc;
+
+        let registry = Registry::new(Arc::new(|_: &str| Ok(Arc::new(Silent))));
+        registry.set("cam", StreamConfig::new(vec!["test:".to_owned()])).expect("a stream");
+        let stream = registry.get("cam").expect("it");
+        registry.shutdown().await;
+        let publishing = Publishing::new(registry, Duration::from_secs(10));
+        publishing.start("cam", "rtsp://127.0.0.1:9/x").expect("a URL");
+        tokio::task::yield_now().await;
+        let ended = tokio::time::timeout(Duration::from_secs(5), publishing.shutdown());
+        assert!(ended.await.is_ok() && stream.consumers().is_empty());
     }
 }
