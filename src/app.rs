@@ -264,7 +264,7 @@ fn rtsp_connection(server: Arc<RtspServer>) -> Rtsp {
         Box::pin(async move {
             let peer =
                 rtsp::Peer { remote: connection.peer, local: connection.local, is_tls: connection.tls };
-            server.serve(Box::new(stream), peer).await;
+            server.serve(stream, peer).await;
         })
     })
 }

@@ -6,8 +6,8 @@
 //!
 //! [`media`] knows codecs and RTP and does no I/O. [`graph`] holds streams: one ring each that is fan-out,
 //! GOP cache and drop policy at once. [`rtsp`] is that protocol's messages, for whoever speaks it. [`sources`] fill rings, [`consumers`] read them, [`api`] is HTTP,
-//! [`server`] is the one port, [`app`] ties them together. [`config`] and [`telemetry`] are leaves that
-//! anyone may use. `tests/architecture.rs` fails when a dependency runs against these arrows.
+//! [`server`] is the one port, [`app`] ties them together. [`config`], [`net`] and [`telemetry`] are leaves
+//! that anyone may use. `tests/architecture.rs` fails when a dependency runs against these arrows.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -18,6 +18,7 @@ pub mod config;
 pub mod consumers;
 pub mod graph;
 pub mod media;
+pub mod net;
 pub mod rtsp;
 pub mod server;
 pub mod sources;

@@ -4,8 +4,15 @@ mod common;
 mod rtsp_support;
 
 use common::{Camera, Clip, Streamgate, annexb_nals, delete, eventually, eventually_some, request};
+use rcgen::{Certificate, KeyPair};
 use rtsp_support::{SOON, consumers};
 use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// The state and the last error of the one publication of a stream.
 async fn state(streamgate: &Streamgate, stream: &str) -> Option<(String, Value)> {
@@ -84,4 +91,218 @@ async fn a_publication_is_retried_and_can_be_ended() {
         .await;
     assert_eq!(delete(&api(&encoded)).await.status, 404);
     eventually("the recorder is left", SOON, async || recorder.clients() == 0).await;
+}
+
+/// Certificates and keys of one authority, and servers that have them.
+struct Authority {
+    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Authority of a test");
+        let issuer =
+            rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+        let authority = Authority { issuer, folder: tempfile::tempdir().expect("a folder") };
+        std::fs::write(authority.file("authority.pem"), authority.issuer.pem()).unwrap();
+        authority
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A certificate for `localhost` by this authority, and its key.
+    fn certificate(&self, change: impl FnOnce(&mut rcgen::CertificateParams)) -> (Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = localhost();
+        change(&mut params);
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    /// Streamgate publishing its demo camera, and trusting this authority.
+    fn trusting(&self, targets: &[&str]) -> Streamgate {
+        let list: String = targets.iter().map(|target| format!("    - {target}\n")).collect();
+        let yaml = format!("streams: {{cam: 'demo:'}}\npublish:\n  cam:\n{list}");
+        let file = self.file("authority.pem").display().to_string();
+        Streamgate::with_config_and(&yaml, &[("SSL_CERT_FILE", &file), ("SSL_CERT_DIR", "")])
+    }
+}
+
+fn localhost() -> rcgen::CertificateParams {
+    rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap()
+}
+
+/// The consumer that is this target's, once it is in this state.
+async fn target(streamgate: &Streamgate, shown: &str, wanted: &str) -> Value {
+    eventually_some(&format!("{shown} is {wanted}"), SOON, async || {
+        let listed = consumers(streamgate, "cam").await;
+        listed
+            .into_iter()
+            .find(|one| one["url"].as_str().is_some_and(|url| url.ends_with(shown)) && one["state"] == wanted)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_a_server_with_a_good_certificate_is_published_to() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.certificate(|_| {});
+    std::fs::write(authority.file("c.pem"), certificate.pem()).unwrap();
+    std::fs::write(authority.file("k.pem"), key.serialize_pem()).unwrap();
+    let specs = ["checked", "any"].map(|name| {
+        (
+            format!("/{name}"),
+            format!("record={},audio=opus", authority.file(&format!("{name}.264")).display()),
+        )
+    });
+    let mounts = specs.each_ref().map(|(path, spec)| (path.as_str(), spec.as_str()));
+    let auth = "digest:user:s3cret";
+    let mut recorder =
+        Camera::start_secure(&mounts, auth, &authority.file("c.pem"), &authority.file("k.pem"));
+    let checked = recorder.url_as("user:s3cret");
+    let address = checked.replace("localhost", "127.0.0.1");
+    let any = format!("rtspx://user:s3cret@127.0.0.1:{}/any", recorder.port);
+    let streamgate = authority.trusting(&[&checked, &any, &address]);
+
+    let port = recorder.port;
+    let [shown_checked, shown_any] = [
+        format!("rtsps://***:***@localhost:{port}/checked"),
+        format!("rtspx://***:***@127.0.0.1:{port}/any"),
+    ];
+    for shown in [&shown_checked, &shown_any] {
+        assert_eq!(target(&streamgate, shown, "live").await["last_error"], Value::Null);
+    }
+    for name in ["checked.264", "any.264"] {
+        eventually("it is recorded", SOON, async || {
+            annexb_nals(&std::fs::read(authority.file(name)).unwrap_or_default()).len() > 30
+        })
+        .await;
+    }
+    // The certificate is for the name. An address is checked just the same.
+    let refused = target(&streamgate, &format!("@127.0.0.1:{port}/checked"), "retrying").await;
+    let why = refused["last_error"].as_str().expect("an error");
+    assert!(why.contains("is for localhost, not for 127.0.0.1") && why.contains("rtspx://"), "{why}");
+
+    recorder.kill();
+    target(&streamgate, &shown_checked, "retrying").await;
+    recorder.restart();
+    target(&streamgate, &shown_checked, "live").await;
+    target(&streamgate, &shown_any, "live").await;
+    for url in [&checked, &any] {
+        let encoded = url.replace(':', "%3A").replace('/', "%2F").replace('@', "%40");
+        assert_eq!(delete(&streamgate.url(&format!("/api/streams?src=cam&dst={encoded}"))).await.status, 200);
+    }
+    eventually("the recorder is left", SOON, async || recorder.clients() == 0).await;
+    let listed = Value::from(consumers(&streamgate, "cam").await).to_string();
+    assert!(!listed.contains("s3cret") && !streamgate.log().contains("s3cret"));
+}
+
+/// What a server does with those who connect.
+enum Conduct {
+    Tls(Certificate, KeyPair),
+    /// It says this at once.
+    Plain(&'static str),
+    Closes,
+    SaysNothing,
+}
+
+/// A server for one case: its port, and the bytes and the connections that it got.
+async fn server(conduct: Conduct) -> (u16, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (told, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = (told.clone(), connections.clone());
+    let acceptor = match &conduct {
+        Conduct::Tls(certificate, key) => {
+            let made = streamgate::server::tls::server_config(&certificate.pem(), &key.serialize_pem());
+            Some(TlsAcceptor::from(made.unwrap()))
+        }
+        _ => None,
+    };
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.fetch_add(1, Relaxed);
+            match &conduct {
+                Conduct::Tls(..) => {
+                    let handshake = acceptor.as_ref().unwrap().accept(stream).await;
+                    if let Ok(mut stream) = handshake {
+                        let got = stream.read(&mut [0; 1000]).await.unwrap_or(0);
+                        told.fetch_add(got, Relaxed);
+                    }
+                }
+                Conduct::Plain(words) => stream.write_all(words.as_bytes()).await.unwrap_or(()),
+                Conduct::Closes => {}
+                Conduct::SaysNothing => silent.push(stream),
+            }
+        }
+    });
+    (port, counted.0, counted.1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_a_server_that_proves_nothing_is_told_nothing() {
+    let authority = Authority::new();
+    let (own, key) = (localhost(), KeyPair::generate().unwrap());
+    let self_signed = Conduct::Tls(own.self_signed(&key).unwrap(), key);
+    let (certificate, key) = authority.certificate(|params| {
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    });
+    let expired = Conduct::Tls(certificate, key);
+    let (certificate, key) =
+        authority.certificate(|params| params.not_before = rcgen::date_time_ymd(3000, 1, 1));
+    let early = Conduct::Tls(certificate, key);
+    let (certificate, key) = authority
+        .certificate(|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let authoritative = Conduct::Tls(certificate, key);
+    let no_tls = Conduct::Plain("RTSP/1.0 400 Bad Request\r\nCSeq: 0\r\n\r\n");
+    let cases = [
+        (
+            self_signed,
+            "is not trusted: no authority that is trusted here has signed it (SSL_CERT_FILE ",
+            true,
+        ),
+        (expired, "has expired ", true),
+        (early, "is not valid for another ", true),
+        (authoritative, "basicConstraints=CA:FALSE", true),
+        (no_tls, "doesn't speak TLS: is it rtsp://", false),
+        (Conduct::Closes, "it closed the connection during the handshake", false),
+        (Conduct::SaysNothing, "doesn't answer the TLS handshake within 1 s", false),
+    ];
+    let mut servers = Vec::new();
+    for (conduct, expected, is_certificate) in cases {
+        servers.push((server(conduct).await, expected, is_certificate));
+    }
+    let targets: Vec<String> = servers
+        .iter()
+        .map(|((port, ..), ..)| format!("rtsps://user:s3cret@localhost:{port}/x#timeout=1"))
+        .collect();
+    let streamgate = authority.trusting(&targets.iter().map(String::as_str).collect::<Vec<_>>());
+    for ((port, told, connections), expected, is_certificate) in &servers {
+        let shown = format!("@localhost:{port}/x#timeout=1");
+        let refused = target(&streamgate, &shown, "retrying").await;
+        let why = refused["last_error"].as_str().expect("an error");
+        assert!(why.contains(expected) && why.contains(&format!("localhost:{port}")), "{why}");
+        assert_eq!(why.contains("rtspx://"), *is_certificate, "{why}");
+        eventually("it is tried again", SOON, async || connections.load(Relaxed) > 1).await;
+        assert_eq!(told.load(Relaxed), 0, "{expected}");
+    }
+    let listed = Value::from(consumers(&streamgate, "cam").await).to_string();
+    assert!(!listed.contains("s3cret") && !streamgate.log().contains("s3cret"));
+
+    let (port, ..) = server(Conduct::SaysNothing).await;
+    let yaml = format!("streams: {{cam: 'demo:'}}\npublish: {{cam: 'rtsps://localhost:{port}/x'}}\n");
+    let trusting_nobody = [("SSL_CERT_FILE", "/no/such/file"), ("SSL_CERT_DIR", "")];
+    let streamgate = Streamgate::with_config_and(&yaml, &trusting_nobody);
+    let why = becomes(&streamgate, "cam", "retrying").await;
+    let why = why.as_str().expect("an error");
+    assert!(
+        why.contains("no authority's certificate is trusted here") && why.contains("/no/such/file"),
+        "{why}"
+    );
 }

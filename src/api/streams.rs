@@ -291,7 +291,7 @@ struct Ended {
 #[utoipa::path(post, path = "/api/streams", tag = "streams",
     params(
         ("src" = String, Query, description = "The stream's name"),
-        ("dst" = String, Query, description = "Where to: rtsp://user:password@server/name")),
+        ("dst" = String, Query, description = "Where to: rtsp(s)://user:password@server/name")),
     responses(
         (status = 200, body = StreamView, description = "The stream; the server is one of its consumers"),
         (status = 400, description = "Streams can't be published there", body = ErrorBody),

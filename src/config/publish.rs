@@ -42,7 +42,7 @@ impl<'de> Visitor<'de> for Publish<'_, '_, '_> {
             let (usable, others): (Vec<_>, Vec<_>) = urls.into_iter().partition(|url| is_rtsp(url));
             if !others.is_empty() {
                 self.context.warn(format!(
-                    "publish.{name} names a server that is not rtsp://: that has no effect, streams are published by RTSP only"
+                    "publish.{name} names a server that is not rtsp://, rtsps:// or rtspx://: that has no effect, streams are published by RTSP only"
                 ));
             }
             self.publish.push((name, usable));
@@ -52,5 +52,6 @@ impl<'de> Visitor<'de> for Publish<'_, '_, '_> {
 }
 
 fn is_rtsp(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("rtsp"))
+    let is = |scheme: &str| ["rtsp", "rtsps", "rtspx"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    url.split_once("://").is_some_and(|(scheme, _)| is(scheme))
 }

@@ -95,7 +95,7 @@ pub fn schema() -> Value {
         }),
         "publish" => json!({
             "type": ["object", "null"],
-            "description": "for each stream the URLs of servers that it is published to, rtsp://server/name",
+            "description": "for each stream the URLs of servers that it is published to: rtsp://server/name, rtsps:// by TLS, rtspx:// by TLS with any certificate",
             "additionalProperties": {"anyOf": [
                 text("a URL"), {"type": "array", "items": {"type": "string"}}, {"type": "null"},
             ]},

@@ -1,6 +1,7 @@
-//! Camera URLs: `rtsp://user:password@host:port/path?query#option=value…`.
+//! URLs of cameras and servers: `rtsp://user:password@host:port/path?query#option=value…`.
 
 use crate::media::Kind;
+use crate::net::Security;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ const NOT_IN_URI: &AsciiSet =
 
 /// The port of RFC 2326 §3.2.
 const DEFAULT_PORT: u16 = 554;
+/// The port for RTSP over TLS (RFC 7826 §4.2).
+const DEFAULT_TLS_PORT: u16 = 322;
 /// The stall and connect deadline that no `#timeout=` changes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const KNOWN_OPTIONS: &str = "transport=tcp|udp, media=video|audio, timeout=SECONDS";
@@ -41,9 +44,11 @@ pub enum Transport {
     Udp,
 }
 
-/// A parsed camera URL.
+/// A parsed URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RtspUrl {
+    /// By its scheme: `rtsp`, `rtsps`, or go2rtc's `rtspx`, which is TLS whose certificate is not looked at.
+    pub security: Security,
     /// Host name or address; an IPv6 address without its brackets.
     pub host: String,
     /// TCP port.
@@ -72,9 +77,13 @@ impl RtspUrl {
     pub fn parse(text: &str) -> Result<RtspUrl, String> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").ok_or("not a URL: expected rtsp://host/path")?;
-        if !scheme.eq_ignore_ascii_case("rtsp") {
-            return Err(format!("scheme {scheme:?} is not RTSP: expected rtsp://host/path"));
-        }
+        // Asked for is rtsps:// by rtspx:// as well, which no server knows.
+        let (security, shown_scheme, scheme) = match scheme.to_ascii_lowercase().as_str() {
+            "rtsp" => (Security::Plain, "rtsp", "rtsp"),
+            "rtsps" => (Security::Tls, "rtsps", "rtsps"),
+            "rtspx" => (Security::TlsUnverified, "rtspx", "rtsps"),
+            _ => return Err(format!("scheme {scheme:?} is not RTSP: expected rtsp://host/path")),
+        };
         let (address, options) = rest.split_once('#').unwrap_or((rest, ""));
         if options.contains('@') {
             return Err(
@@ -84,11 +93,15 @@ impl RtspUrl {
         }
         let (user_part, host_part, path) = split_address(address);
         let (host, port) = parse_host(host_part)?;
+        let port = port.unwrap_or(match security {
+            Security::Plain => DEFAULT_PORT,
+            Security::Tls | Security::TlsUnverified => DEFAULT_TLS_PORT,
+        });
         let credentials = user_part.map(parse_credentials);
 
         let path = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
         let path = if path.starts_with('?') { format!("/{path}") } else { path };
-        let request_uri = format!("rtsp://{host_part}{}", utf8_percent_encode(&path, NOT_IN_URI));
+        let request_uri = format!("{scheme}://{host_part}{}", utf8_percent_encode(&path, NOT_IN_URI));
         let mut secrets = Vec::new();
         let (shown_path, masked) = mask_values(&path);
         secrets.extend(masked);
@@ -103,7 +116,8 @@ impl RtspUrl {
 
         let stars = if credentials.is_some() { "***:***@" } else { "" };
         let mut url = RtspUrl {
-            shown: format!("rtsp://{stars}{host_part}{shown_path}"),
+            security,
+            shown: format!("{shown_scheme}://{stars}{host_part}{shown_path}"),
             host,
             port,
             request_uri,
@@ -152,9 +166,12 @@ impl RtspUrl {
     /// The URL a redirect's `Location` leads to, with this one's options. Credentials follow only to the same host.
     ///
     /// # Errors
-    /// As [`RtspUrl::parse`].
+    /// As [`RtspUrl::parse`]; and where it leads from TLS to none, or the other way.
     pub fn redirected(&self, location: &str) -> Result<RtspUrl, String> {
         let mut to = RtspUrl::parse(location.split('#').next().unwrap_or(location))?;
+        if to.security != self.security {
+            return Err(format!("it leads from {} to {}", self.shown, to.shown));
+        }
         if to.credentials.is_none() && to.host.eq_ignore_ascii_case(&self.host) {
             to.credentials = self.credentials.clone();
         }
@@ -201,7 +218,7 @@ fn split_address(address: &str) -> (Option<&str>, &str, &str) {
     (None, authority, path)
 }
 
-fn parse_host(text: &str) -> Result<(String, u16), String> {
+fn parse_host(text: &str) -> Result<(String, Option<u16>), String> {
     let bad_port = || "the port is not a number from 1 to 65535".to_owned();
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -231,8 +248,8 @@ fn parse_host(text: &str) -> Result<(String, u16), String> {
         );
     }
     let port = match port {
-        None => DEFAULT_PORT,
-        Some(port) => port.parse().ok().filter(|p| *p != 0).ok_or_else(bad_port)?,
+        None => None,
+        Some(port) => Some(port.parse().ok().filter(|p| *p != 0).ok_or_else(bad_port)?),
     };
     Ok((host.to_owned(), port))
 }
@@ -404,6 +421,29 @@ mod tests {
     }
 
     #[test]
+    fn tls_is_said_by_the_scheme() {
+        for (text, security, port, asked, shown) in [
+            ("rtsp://h/x", Security::Plain, 554, "rtsp://h/x", "rtsp://h/x"),
+            ("RTSPS://h/x", Security::Tls, 322, "rtsps://h/x", "rtsps://h/x"),
+            ("rtspx://h/x", Security::TlsUnverified, 322, "rtsps://h/x", "rtspx://h/x"),
+            (
+                "rtspx://[::1]:7441",
+                Security::TlsUnverified,
+                7441,
+                "rtsps://[::1]:7441/",
+                "rtspx://[::1]:7441/",
+            ),
+        ] {
+            let url = parse(text);
+            assert_eq!((url.security, url.port), (security, port), "{text}");
+            assert_eq!((url.request_uri.as_str(), url.shown.as_str()), (asked, shown));
+        }
+        let url = parse("rtspx://a:s3cret@h/x?token=t0ken");
+        assert_eq!(url.shown, "rtspx://***:***@h/x?token=***");
+        assert_eq!(url.hide("rtsps://a:s3cret@h/x?token=t0ken"), "rtsps://***:***@h/x?token=***");
+    }
+
+    #[test]
     fn options_follow_hashes_or_ampersands() {
         let url = parse("rtsp://h/x#transport=udp#media=video&timeout=12#backchannel=0");
         assert_eq!(
@@ -426,7 +466,7 @@ mod tests {
 
     #[test]
     fn other_schemes_and_broken_urls_are_refused_in_words() {
-        assert!(error("rtsps://h/x").contains("is not RTSP"));
+        assert!(error("rtspu://h/x").contains("is not RTSP"));
         assert!(error("http://h/x").contains("rtsp://host/path"));
         assert!(error("h/x").contains("rtsp://host/path"));
         assert!(error("rtsp:///x").contains("host is missing"));
@@ -467,5 +507,6 @@ mod tests {
         let other = url.redirected("rtsp://other/y").expect("other host");
         assert_eq!(other.credentials, None);
         assert!(url.redirected("http://h/y").is_err());
+        assert!(url.redirected("rtsps://h/y").is_err_and(|why| !why.contains("bcd")));
     }
 }

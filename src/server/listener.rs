@@ -6,6 +6,7 @@ use super::sniff::{ENOUGH, Verdict, sniff};
 use super::stream::Replayed;
 use super::tls;
 use super::udp::canonical;
+pub use crate::net::Stream;
 use futures_util::future::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
@@ -20,10 +21,6 @@ use tokio_rustls::TlsAcceptor;
 /// Takes over a TCP connection that starts with an RFC 4571-framed STUN request: the stream, the peer, and the bytes
 /// that were already read. The future must end soon after the server's shutdown; it is dropped if it does not.
 pub type IceTcp = Arc<dyn Fn(TcpStream, SocketAddr, Vec<u8>) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// A byte stream of a client, plain or decrypted.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Takes over a connection that speaks RTSP; nothing of it was read as far as the callee sees. The same is true for its
 /// end as for [`IceTcp`].

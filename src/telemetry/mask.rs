@@ -152,6 +152,7 @@ mod tests {
             ("rtsp%3a%2f%2Fu:p@host", "rtsp%3a%2f%2F***@host"),
             ("rtsp://금:곡@host", "rtsp://***@host"),
             ("rtsp://u:p@", "rtsp://***@"),
+            ("rtsps://u:p@h:322/x rtspx://u:p@[::1]", "rtsps://***@h:322/x rtspx://***@[::1]"),
         ] {
             assert_eq!(mask(text), expected, "{text}");
         }

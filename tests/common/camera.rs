@@ -4,6 +4,7 @@ use super::clips::{clips_folder, tool};
 use super::lines::Lines;
 use parking_lot::Mutex;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ pub struct Camera {
     pub port: u16,
     mounts: Vec<(String, String)>,
     auth: Option<String>,
+    tls: Option<[PathBuf; 2]>,
     running: Option<Running>,
 }
 
@@ -42,11 +44,21 @@ impl Camera {
 
     /// Several mounts, each a path and a spec, in one server.
     pub fn start_with(mounts: &[(&str, &str)], auth: Option<&str>) -> Camera {
+        Camera::begin(mounts, auth, None)
+    }
+
+    /// The same over TLS, with a certificate and its key (PEM files). Its URLs are `rtsps://`, and name `localhost`.
+    pub fn start_secure(mounts: &[(&str, &str)], auth: &str, certificate: &Path, key: &Path) -> Camera {
+        Camera::begin(mounts, Some(auth), Some([certificate.to_owned(), key.to_owned()]))
+    }
+
+    fn begin(mounts: &[(&str, &str)], auth: Option<&str>, tls: Option<[PathBuf; 2]>) -> Camera {
         let mut camera = Camera {
             url: String::new(),
             port: 0,
             mounts: mounts.iter().map(|(path, spec)| (path.to_string(), spec.to_string())).collect(),
             auth: auth.map(str::to_owned),
+            tls,
             running: None,
         };
         camera.restart();
@@ -56,12 +68,15 @@ impl Camera {
 
     /// Where another mount plays.
     pub fn url_of(&self, path: &str) -> String {
-        format!("rtsp://127.0.0.1:{}{path}", self.port)
+        match self.tls {
+            Some(_) => format!("rtsps://localhost:{}{path}", self.port),
+            None => format!("rtsp://127.0.0.1:{}{path}", self.port),
+        }
     }
 
     /// The first mount's URL with credentials: `user:password`, percent-encoded by the caller.
     pub fn url_as(&self, credentials: &str) -> String {
-        self.url.replacen("rtsp://", &format!("rtsp://{credentials}@"), 1)
+        self.url.replacen("://", &format!("://{credentials}@"), 1)
     }
 
     /// Stops sending; the connection stays open and keepalives are answered.
@@ -112,6 +127,9 @@ impl Camera {
         command.args(["--port", &self.port.to_string()]);
         if let Some(auth) = &self.auth {
             command.args(["--auth", auth]);
+        }
+        if let Some(files) = &self.tls {
+            command.arg("--tls").args(files);
         }
         command.args(self.mounts.iter().map(|(path, spec)| format!("{path}={spec}")));
         let mut child = command

@@ -38,9 +38,14 @@ impl Streamgate {
 
     /// Starts it with a configuration file of this content.
     pub fn with_config(yaml: &str) -> Streamgate {
+        Streamgate::with_config_and(yaml, &[])
+    }
+
+    /// The same, with variables of its environment.
+    pub fn with_config_and(yaml: &str, variables: &[(&str, &str)]) -> Streamgate {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("streamgate.yaml"), yaml).expect("a file in it");
-        Streamgate::start_in(folder, &["-c", "streamgate.yaml"])
+        Streamgate::launch(folder, &["-c", "streamgate.yaml"], variables)
     }
 
     /// Starts it with streams given by flags and with this `PATH`: what programs it finds.

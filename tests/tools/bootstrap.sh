@@ -10,6 +10,7 @@ packages=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   gstreamer1.0-plugins-ugly gstreamer1.0-libav      # the cameras' encoders and RTP payloaders
   gir1.2-gst-rtsp-server-1.0 python3-gi             # the cameras' RTSP server
+  glib-networking                                   # its TLS
   iproute2                                          # network namespaces: UDP blocked, a bad link
   g++                                               # libFuzzer
   valgrind                                          # instruction counts

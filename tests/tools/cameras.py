@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """An RTSP camera made of GStreamer's RTSP server, on loopback, for tests.
 
-  cameras.py [--port N] [--media FOLDER] [--auth basic|digest:USER:PASSWORD] PATH=SPEC ...
+  cameras.py [--port N] [--media FOLDER] [--auth basic|digest:USER:PASSWORD [--tls CERT KEY]] PATH=SPEC ...
 
 Prints `ready rtsp://127.0.0.1:PORT` when it can be dialled. It ends when its standard input ends, so that it never
 outlives the test that started it.
@@ -38,7 +38,7 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 DEFAULTS = dict(
     video="h264", profile="baseline", size="640x360", fps="25", gop="50", kbps="800", bframes="0", pattern="ball", record="",
@@ -207,7 +207,7 @@ class Camera:
         self.server.connect("client-connected", self.client_connected)
         self.role = None
         if args.auth:
-            self.protect(*args.auth.split(":", 2))
+            self.protect(args.tls, *args.auth.split(":", 2))
         for mount in args.mounts:
             path, spec = mount.split("=", 1)
             self.mount(path, spec)
@@ -221,9 +221,11 @@ class Camera:
                 return candidate
         sys.exit("cameras.py: can't listen on 127.0.0.1:%s" % (port or "any port"))
 
-    def protect(self, method, user, password):
+    def protect(self, tls, method, user, password):
         self.role = "viewer"
         auth, token = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
+        if tls:
+            auth.set_tls_certificate(Gio.TlsCertificate.new_from_files(*tls))
         token.set_string("media.factory.role", self.role)
         if method == "basic":
             auth.set_supported_methods(GstRtsp.RTSPAuthMethod.BASIC)
@@ -309,6 +311,7 @@ def main():
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--media", default=".", help="folder of the clips")
     parser.add_argument("--auth", help="basic:USER:PASSWORD or digest:USER:PASSWORD")
+    parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="PEM files; it speaks TLS only")
     parser.add_argument("mounts", nargs="+", metavar="PATH=SPEC")
     args = parser.parse_args()
     Gst.init(None)

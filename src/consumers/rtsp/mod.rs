@@ -21,17 +21,13 @@ pub use target::Target;
 use self::udp::Udp;
 use crate::config;
 use crate::graph::Registry;
+use crate::net::Stream;
 use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-
-/// A connection, plain or over TLS.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// How the server behaves.
 #[derive(Debug, Clone)]

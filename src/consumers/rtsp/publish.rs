@@ -204,9 +204,9 @@ fn set(consumer: &Consumer, state: State, error: Option<String>) {
 fn parse(url: &str) -> Result<RtspUrl, String> {
     let scheme = url.trim().split("://").next().unwrap_or_default().to_ascii_lowercase();
     match scheme.as_str() {
-        "rtsp" => RtspUrl::parse(url),
-        "rtsps" | "rtmp" | "rtmps" | "http" | "https" | "srt" | "whip" => {
-            Err(format!("streams can't be published to {scheme}:// yet, only to rtsp://"))
+        "rtsp" | "rtsps" | "rtspx" => RtspUrl::parse(url),
+        "rtmp" | "rtmps" | "http" | "https" | "srt" | "whip" => {
+            Err(format!("streams can't be published to {scheme}:// yet, only to rtsp:// and rtsps://"))
         }
         _ => Err("a stream is published to a URL such as rtsp://server/name".to_owned()),
     }
@@ -219,6 +219,7 @@ mod tests {
     #[test]
     fn what_can_not_be_published_to_is_refused_in_words() {
         assert_eq!(parse("rtsp://a:b@h/x").map(|url| url.shown), Ok("rtsp://***:***@h/x".to_owned()));
+        assert_eq!(parse(" RTSPS://a:b@h/x").map(|url| url.shown), Ok("rtsps://***:***@h/x".to_owned()));
         assert!(parse("rtmp://h/app/key").is_err_and(|why| why.contains("rtmp://") && !why.contains("key")));
         assert!(parse("h/x").is_err_and(|why| why.contains("rtsp://server/name")));
     }

@@ -7,17 +7,19 @@ use super::playback::{Playback, RtpStream, Sink};
 use super::target::TRACK;
 use crate::graph::{Consumer, Feed};
 use crate::media::StreamTime;
+use crate::net::{self, ConnectError, Stream};
 use crate::rtsp::auth::{Auth, Challenged};
 use crate::rtsp::framing::data_head;
 use crate::rtsp::message::Draft;
 use crate::rtsp::url::RtspUrl;
 use crate::rtsp::{Framer, Incoming, Limits, Response, Transport, sdp};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 const USER_AGENT: &str = super::dialog::SERVER;
@@ -31,7 +33,7 @@ const MAX_QUEUE: usize = 8 * 1024 * 1024;
 /// A connection and the session on it. Dropping it ends both.
 struct Recorder<'u> {
     url: &'u RtspUrl,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     framer: Framer,
     auth: Auth,
     cseq: u32,
@@ -46,7 +48,11 @@ pub async fn record(
     consumer: &Consumer,
     live: impl FnOnce(),
 ) -> String {
-    let started = timeout(url.timeout * 2, Recorder::start(url, leased, name)).await;
+    let stream = match net::connect(&url.host, url.port, url.security, url.timeout).await {
+        Ok(stream) => stream,
+        Err(error) => return not_connected(&error),
+    };
+    let started = timeout(url.timeout * 2, Recorder::start(url, stream, leased, name)).await;
     let started = started.unwrap_or_else(|_| Err(format!("{} doesn't answer in time", url.peer())));
     let (mut recorder, channels) = match started {
         Ok(started) => started,
@@ -59,16 +65,23 @@ pub async fn record(
     }
 }
 
+fn not_connected(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Certificate { .. } => {
+            format!("{error}; write rtspx:// if you trust this server without a certificate")
+        }
+        ConnectError::NoTls { .. } => format!("{error}: is it rtsp:// at this port?"),
+        _ => error.to_string(),
+    }
+}
+
 impl Recorder<'_> {
     async fn start<'u>(
         url: &'u RtspUrl,
+        stream: Box<dyn Stream>,
         leased: &Leased,
         name: &str,
     ) -> Result<(Recorder<'u>, Vec<(u8, u8)>), String> {
-        let peer = url.peer();
-        let stream = TcpStream::connect((url.host.as_str(), url.port)).await;
-        let stream = stream.map_err(|error| format!("can't connect to {peer}: {error}"))?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let auth = Auth::new(url.credentials.clone());
         let framer = Framer::new(Limits::SERVER);
         let mut recorder = Recorder { url, stream, framer, auth, cseq: 0, session: None };
@@ -109,6 +122,7 @@ impl Recorder<'_> {
             }
             let lost = |error: std::io::Error| format!("the connection broke at {method}: {error}");
             self.stream.write_all(draft.finish().as_bytes()).await.map_err(lost)?;
+            self.stream.flush().await.map_err(lost)?;
             let answer = self.answer().await.map_err(|why| format!("{why} (asked for {method})"))?;
             if answer.is_success() {
                 self.auth.accepted();
@@ -175,7 +189,7 @@ impl Recorder<'_> {
             }
             let takes_media = out.is_idle() || (playback.is_inside_unit() && out.bytes() < MAX_QUEUE);
             let sparing = !out.is_idle();
-            let (stream, framer, queue) = (&mut self.stream, &mut self.framer, &mut out);
+            let (stream, framer, queue) = (&mut *self.stream, &mut self.framer, &mut out);
             tokio::select! {
                 biased;
                 done = poll_fn(|cx| poll_io(stream, queue, framer, true, cx)) => {
@@ -220,8 +234,11 @@ impl Drop for Recorder<'_> {
         if self.session.is_some() {
             let uri = self.url.request_uri.clone();
             let farewell = self.draft("TEARDOWN", &uri).finish();
-            // Best effort: the connection's end says the same.
-            let _ = self.stream.try_write(farewell.as_bytes());
+            // Best effort, at once or not at all: the connection's end says the same.
+            let cx = &mut Context::from_waker(Waker::noop());
+            if let Poll::Ready(Ok(_)) = Pin::new(&mut self.stream).poll_write(cx, farewell.as_bytes()) {
+                let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ mod wire;
 use self::session::{Fail, Session, Setup};
 use crate::graph::{BoxFuture, RtpIn, Source, SourceDetails, SourceError, SourceWriter};
 use crate::media::Track;
+use crate::net::Security;
 use crate::rtsp::url::{RtspUrl, Transport};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -64,7 +65,11 @@ impl RtspSource {
     /// # Errors
     /// What is wrong with the URL, without credentials.
     pub fn open(url: &str) -> Result<RtspSource, String> {
-        Ok(RtspSource { url: RtspUrl::parse(url)? })
+        let url = RtspUrl::parse(url)?;
+        match url.security {
+            Security::Plain => Ok(RtspSource { url }),
+            _ => Err(format!("{} can't be played: cameras are asked without TLS only", url.shown)),
+        }
     }
 
     /// Dials, plays and writes into `out` until the camera ends it or the future is dropped, which closes the
