@@ -18,7 +18,7 @@ const MAX_TARGETS: usize = 256;
 /// Pauses between attempts: doubling.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// A connection that held this long was a good one: the next pause is the shortest.
+/// A connection that was live for so long was a good one: the next pause is the shortest.
 const GOOD_RUN: Duration = Duration::from_secs(10);
 
 /// All streams that are published.
@@ -147,12 +147,12 @@ impl Publishing {
         let Ok(consumer) = stream.add_consumer(info, Box::new(on_end)) else { return };
         let mut pause = MIN_PAUSE;
         loop {
-            let started = Instant::now();
+            let mut live = None;
             let why = tokio::select! {
                 () = removed.cancelled() => return,
-                why = self.attempt(stream, url, &consumer) => why,
+                why = self.attempt(stream, url, &consumer, &mut live) => why,
             };
-            if started.elapsed() >= GOOD_RUN {
+            if live.is_some_and(|since: Instant| since.elapsed() >= GOOD_RUN) {
                 pause = MIN_PAUSE;
             }
             let jittered = pause.mul_f64(rand::random_range(0.8..1.2));
@@ -166,8 +166,14 @@ impl Publishing {
         }
     }
 
-    /// One attempt, until it fails: why.
-    async fn attempt(&self, stream: &Arc<Stream>, url: &RtspUrl, consumer: &Consumer) -> String {
+    /// One attempt, until it fails: why. Notes since when it is live.
+    async fn attempt(
+        &self,
+        stream: &Arc<Stream>,
+        url: &RtspUrl,
+        consumer: &Consumer,
+        since: &mut Option<Instant>,
+    ) -> String {
         set(consumer, State::Connecting, None);
         let all = |kind| Codec::ALL.into_iter().filter(|codec| codec.kind() == kind).collect();
         let wants = Wants { video: all(Kind::Video), audio: all(Kind::Audio) };
@@ -177,6 +183,7 @@ impl Publishing {
         };
         consumer.info.lock().codecs = leased.tracks.iter().map(|track| track.codec).collect();
         let live = || {
+            *since = Some(Instant::now());
             tracing::info!(stream = stream.name(), target = url.shown, "published");
             set(consumer, State::Live, None);
         };
