@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Camera, Streamgate};
+use common::{Authority, Camera, Streamgate};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,32 @@ fn a_probe_shows_b_frames_and_hides_the_password() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("user:pass"), "{text}");
+}
+
+#[test]
+fn a_camera_by_tls_is_asked_only_if_its_certificate_is_good_or_need_not_be() {
+    let authority = Authority::new();
+    let mounts = [("/cam", "clip=h264_main_g60,audio=aac")];
+    let camera = Camera::start_secure(&mounts, "basic:user:s3cret", authority.files());
+    let good = camera.url_as("user:s3cret");
+    let address = good.replace("localhost", "127.0.0.1");
+    let any = address.replace("rtsps://", "rtspx://");
+    let plain = good.replace("rtsps://", "rtsp://");
+    let other = Authority::new();
+    let (trusted, untrusted) = (authority.trusted(), other.trusted());
+    for (url, variables, code, part) in [
+        (&good, &trusted, 0, "aac"),
+        (&any, &untrusted, 0, "aac"),
+        (&good, &untrusted, 1, "is not trusted: it is signed by another authority"),
+        (&address, &trusted, 1, "is for localhost, not for 127.0.0.1; write rtspx://"),
+        (&plain, &trusted, 1, "the connection when it was asked for OPTIONS"),
+    ] {
+        let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let output = streamgate(&["probe", url, "--timeout", "20s"], &variables);
+        let said = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{url}: {said}");
+        assert!(said.contains(part) && !said.contains("s3cret"), "{url}: {said}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod watching;
 #[path = "common/webrtc_client.rs"]
 mod webrtc_client;
 
-use common::{Camera, Clip, Streamgate, eventually};
+use common::{Authority, Camera, Clip, Streamgate, eventually};
 use std::time::Duration;
 use watching::watch;
 use webrtc_client::{Transport, ViewerOptions};
@@ -13,7 +13,11 @@ use webrtc_client::{Transport, ViewerOptions};
 /// The camera plays the clip once, from its first frame, to the first client: the viewer's lease is what dials it.
 async fn plays_exactly(clip: &'static str, codec: &'static str, transport: Transport) {
     let camera = Camera::start(&format!("clip={clip},once=yes"));
-    let streamgate = Streamgate::with_streams(&[("clip", &camera.url)]);
+    plays_exactly_at(&camera.url, clip, codec, transport).await;
+}
+
+async fn plays_exactly_at(url: &str, clip: &'static str, codec: &'static str, transport: Transport) {
+    let streamgate = Streamgate::with_streams(&[("clip", url)]);
     let options = ViewerOptions { transport, video: vec![codec], ..ViewerOptions::default() };
     let viewer = watch(&streamgate, "clip", options).await;
     let h265 = codec == "H265";
@@ -43,4 +47,14 @@ async fn h264_high_profile_reaches_a_viewer_byte_for_byte_over_tcp() {
 #[tokio::test(flavor = "multi_thread")]
 async fn h265_reaches_a_viewer_byte_for_byte() {
     plays_exactly("h265_main_g60", "H265", Transport::Udp).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_by_tls_reaches_a_viewer_byte_for_byte_and_is_left() {
+    let (clip, authority) = ("h264_main_g60", Authority::new());
+    let mounts = [("/cam", &*format!("clip={clip},once=yes"))];
+    let camera = Camera::start_secure(&mounts, "digest:user:s3cret", authority.files());
+    let url = camera.url_as("user:s3cret").replace("rtsps://", "rtspx://");
+    plays_exactly_at(&url, clip, "H264", Transport::Udp).await;
+    eventually("the camera is left", Duration::from_secs(30), async || camera.clients() == 0).await;
 }

@@ -3,11 +3,12 @@
 mod common;
 mod rtsp_support;
 
-use common::{Camera, Clip, Streamgate, annexb_nals, delete, eventually, eventually_some, request};
+use common::{
+    Authority, Camera, Clip, Streamgate, annexb_nals, delete, eventually, eventually_some, request,
+};
 use rcgen::{Certificate, KeyPair};
 use rtsp_support::{SOON, consumers};
 use serde_json::Value;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -93,47 +94,11 @@ async fn a_publication_is_retried_and_can_be_ended() {
     eventually("the recorder is left", SOON, async || recorder.clients() == 0).await;
 }
 
-/// Certificates and keys of one authority, and servers that have them.
-struct Authority {
-    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
-    folder: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let mut params = rcgen::CertificateParams::new([]).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "Authority of a test");
-        let issuer =
-            rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
-        let authority = Authority { issuer, folder: tempfile::tempdir().expect("a folder") };
-        std::fs::write(authority.file("authority.pem"), authority.issuer.pem()).unwrap();
-        authority
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// A certificate for `localhost` by this authority, and its key.
-    fn certificate(&self, change: impl FnOnce(&mut rcgen::CertificateParams)) -> (Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = localhost();
-        change(&mut params);
-        (params.signed_by(&key, &self.issuer).unwrap(), key)
-    }
-
-    /// Streamgate publishing its demo camera, and trusting this authority.
-    fn trusting(&self, targets: &[&str]) -> Streamgate {
-        let list: String = targets.iter().map(|target| format!("    - {target}\n")).collect();
-        let yaml = format!("streams: {{cam: 'demo:'}}\npublish:\n  cam:\n{list}");
-        let file = self.file("authority.pem").display().to_string();
-        Streamgate::with_config_and(&yaml, &[("SSL_CERT_FILE", &file), ("SSL_CERT_DIR", "")])
-    }
-}
-
-fn localhost() -> rcgen::CertificateParams {
-    rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap()
+/// Streamgate publishing its demo camera, and trusting this authority.
+fn publishing(authority: &Authority, targets: &[&str]) -> Streamgate {
+    let list: String = targets.iter().map(|target| format!("    - {target}\n")).collect();
+    let yaml = format!("streams: {{cam: 'demo:'}}\npublish:\n  cam:\n{list}");
+    Streamgate::with_config_and(&yaml, &authority.trusted())
 }
 
 /// The consumer that is this target's, once it is in this state.
@@ -150,9 +115,6 @@ async fn target(streamgate: &Streamgate, shown: &str, wanted: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls_a_server_with_a_good_certificate_is_published_to() {
     let authority = Authority::new();
-    let (certificate, key) = authority.certificate(|_| {});
-    std::fs::write(authority.file("c.pem"), certificate.pem()).unwrap();
-    std::fs::write(authority.file("k.pem"), key.serialize_pem()).unwrap();
     let specs = ["checked", "any"].map(|name| {
         (
             format!("/{name}"),
@@ -160,13 +122,11 @@ async fn over_tls_a_server_with_a_good_certificate_is_published_to() {
         )
     });
     let mounts = specs.each_ref().map(|(path, spec)| (path.as_str(), spec.as_str()));
-    let auth = "digest:user:s3cret";
-    let mut recorder =
-        Camera::start_secure(&mounts, auth, &authority.file("c.pem"), &authority.file("k.pem"));
+    let mut recorder = Camera::start_secure(&mounts, "digest:user:s3cret", authority.files());
     let checked = recorder.url_as("user:s3cret");
     let address = checked.replace("localhost", "127.0.0.1");
     let any = format!("rtspx://user:s3cret@127.0.0.1:{}/any", recorder.port);
-    let streamgate = authority.trusting(&[&checked, &any, &address]);
+    let streamgate = publishing(&authority, &[&checked, &any, &address]);
 
     let port = recorder.port;
     let [shown_checked, shown_any] = [
@@ -247,8 +207,8 @@ async fn server(conduct: Conduct) -> (u16, Arc<AtomicUsize>, Arc<AtomicUsize>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls_a_server_that_proves_nothing_is_told_nothing() {
     let authority = Authority::new();
-    let (own, key) = (localhost(), KeyPair::generate().unwrap());
-    let self_signed = Conduct::Tls(own.self_signed(&key).unwrap(), key);
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let self_signed = Conduct::Tls(made.cert, made.signing_key);
     let (certificate, key) = authority.certificate(|params| {
         params.not_before = rcgen::date_time_ymd(2001, 1, 1);
         params.not_after = rcgen::date_time_ymd(2002, 1, 1);
@@ -272,7 +232,7 @@ async fn over_tls_a_server_that_proves_nothing_is_told_nothing() {
         (authoritative, "basicConstraints=CA:FALSE", true),
         (no_tls, "doesn't speak TLS: is it rtsp://", false),
         (Conduct::Closes, "it closed the connection during the handshake", false),
-        (Conduct::SaysNothing, "doesn't answer the TLS handshake within 1 s", false),
+        (Conduct::SaysNothing, "doesn't answer: no TLS handshake in 1 s", false),
     ];
     let mut servers = Vec::new();
     for (conduct, expected, is_certificate) in cases {
@@ -282,7 +242,7 @@ async fn over_tls_a_server_that_proves_nothing_is_told_nothing() {
         .iter()
         .map(|((port, ..), ..)| format!("rtsps://user:s3cret@localhost:{port}/x#timeout=1"))
         .collect();
-    let streamgate = authority.trusting(&targets.iter().map(String::as_str).collect::<Vec<_>>());
+    let streamgate = publishing(&authority, &targets.iter().map(String::as_str).collect::<Vec<_>>());
     for ((port, told, connections), expected, is_certificate) in &servers {
         let shown = format!("@localhost:{port}/x#timeout=1");
         let refused = target(&streamgate, &shown, "retrying").await;
@@ -297,7 +257,7 @@ async fn over_tls_a_server_that_proves_nothing_is_told_nothing() {
 
     let (port, ..) = server(Conduct::SaysNothing).await;
     let yaml = format!("streams: {{cam: 'demo:'}}\npublish: {{cam: 'rtsps://localhost:{port}/x'}}\n");
-    let trusting_nobody = [("SSL_CERT_FILE", "/no/such/file"), ("SSL_CERT_DIR", "")];
+    let trusting_nobody = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(|name| (name, "/no/such/file".to_owned()));
     let streamgate = Streamgate::with_config_and(&yaml, &trusting_nobody);
     let why = becomes(&streamgate, "cam", "retrying").await;
     let why = why.as_str().expect("an error");

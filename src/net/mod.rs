@@ -4,6 +4,7 @@
 mod tls;
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -36,11 +37,11 @@ pub enum ConnectError {
         error: io::Error,
     },
     /// Nothing came in time.
-    #[error("{peer} doesn't answer {what} within {seconds} s")]
+    #[error("{peer} doesn't answer: no {what} in {seconds} s")]
     TimedOut {
         /// `host:port`.
         peer: String,
-        /// What it should have answered.
+        /// What did not come about.
         what: &'static str,
         /// The deadline.
         seconds: u64,
@@ -69,6 +70,16 @@ pub enum ConnectError {
     },
 }
 
+/// A connection that has come about.
+pub struct Connected {
+    /// It.
+    pub stream: Box<dyn Stream>,
+    /// The other side's address.
+    pub peer: SocketAddr,
+    /// Ours.
+    pub local: SocketAddr,
+}
+
 /// Connects. `patience` is for the connection and for the TLS handshake, each. An IPv6 address comes without brackets.
 ///
 /// # Errors
@@ -78,25 +89,30 @@ pub async fn connect(
     port: u16,
     security: Security,
     patience: Duration,
-) -> Result<Box<dyn Stream>, ConnectError> {
+) -> Result<Connected, ConnectError> {
     let peer = || match host.contains(':') {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),
     };
     let late = |what| ConnectError::TimedOut { peer: peer(), what, seconds: patience.as_secs() };
     let connected = timeout(patience, TcpStream::connect((host, port))).await;
-    let stream = connected
-        .map_err(|_| late("a connection"))?
-        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+    let (stream, addresses) = connected
+        .map_err(|_| late("connection"))?
+        .and_then(|stream| {
+            stream.set_nodelay(true)?;
+            let addresses = (stream.peer_addr()?, stream.local_addr()?);
+            Ok((stream, addresses))
+        })
         .map_err(|error| ConnectError::Tcp { peer: peer(), error })?;
+    let done = |stream| Connected { stream, peer: addresses.0, local: addresses.1 };
     let is_verified = match security {
-        Security::Plain => return Ok(Box::new(stream)),
+        Security::Plain => return Ok(done(Box::new(stream))),
         Security::Tls => true,
         Security::TlsUnverified => false,
     };
     let secured = timeout(patience, tls::handshake(stream, host, is_verified)).await;
-    match secured.map_err(|_| late("the TLS handshake"))? {
-        Ok(stream) => Ok(Box::new(stream)),
+    match secured.map_err(|_| late("TLS handshake"))? {
+        Ok(stream) => Ok(done(Box::new(stream))),
         Err(tls::Failure::Certificate(why)) => Err(ConnectError::Certificate { peer: peer(), why }),
         Err(tls::Failure::NoTls) => Err(ConnectError::NoTls { peer: peer() }),
         Err(tls::Failure::Other(why)) => Err(ConnectError::Tls { peer: peer(), why }),

@@ -156,7 +156,13 @@ fn certificate_in_words(why: &CertificateError, host: &str) -> String {
     match why {
         E::UnknownIssuer => {
             "is not trusted: no authority that is trusted here has signed it (SSL_CERT_FILE can name a \
-                             file with the certificate of the one that has)"
+             file with the certificate of the one that has)"
+                .to_owned()
+        }
+        // As when an authority was made anew under its old name.
+        E::BadSignature => {
+            "is not trusted: it is signed by another authority than the one of that name that is trusted \
+             here"
                 .to_owned()
         }
         E::NotValidForNameContext { presented, .. } if !presented.is_empty() => {
@@ -170,7 +176,7 @@ fn certificate_in_words(why: &CertificateError, host: &str) -> String {
         E::NotValidForName | E::NotValidForNameContext { .. } => format!("is not for {host}"),
         E::ExpiredContext { time, not_after } => format!("has expired {} ago", ago(not_after, time)),
         E::NotValidYetContext { time, not_before } => {
-            format!("is not valid for another {}: is the clock right?", ago(time, not_before))
+            format!("is not valid for another {} (is the clock right?)", ago(time, not_before))
         }
         // What `openssl req -x509` makes when nothing else is said.
         E::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {

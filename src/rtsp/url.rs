@@ -1,7 +1,7 @@
 //! URLs of cameras and servers: `rtsp://user:password@host:port/path?query#option=value…`.
 
 use crate::media::Kind;
-use crate::net::Security;
+use crate::net::{ConnectError, Security};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::time::Duration;
 
@@ -130,6 +130,11 @@ impl RtspUrl {
         for option in options.split(['#', '&']).filter(|o| !o.is_empty()) {
             url.option(option)?;
         }
+        if url.transport == Transport::Udp && security != Security::Plain {
+            return Err(format!(
+                "transport=udp goes with rtsp:// only: by UDP nothing of {shown_scheme}:// would be encrypted"
+            ));
+        }
         if !options.is_empty() {
             url.shown = format!("{}#{options}", url.shown);
         }
@@ -198,6 +203,17 @@ impl RtspUrl {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+}
+
+/// Why there is no connection to such a URL, and what to do about it.
+pub fn not_connected(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Certificate { .. } => {
+            format!("{error}; write rtspx:// if you trust it without a certificate")
+        }
+        ConnectError::NoTls { .. } => format!("{error}: is it rtsp:// at this port?"),
+        _ => error.to_string(),
     }
 }
 
@@ -460,6 +476,7 @@ mod tests {
         assert!(error("rtsp://h/x#transport=sctp").contains("known options are"));
         assert!(error("rtsp://h/x#timeout=0").contains("1 to 300"));
         assert!(error("rtsp://h/x#timeout=-5").contains("1 to 300"));
+        assert!(error("rtsps://h/x#transport=udp").contains("rtsp:// only"));
         let hash = error("rtsp://admin:se#cret@h/x");
         assert!(hash.contains("%23") && !hash.contains("cret"), "{hash}");
     }

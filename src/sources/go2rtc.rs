@@ -40,8 +40,6 @@ const SCHEMES: &[(&str, &str)] = &[
     ("rtmp", CAMERA),
     ("rtmps", CAMERA),
     ("rtmpx", CAMERA),
-    ("rtsps", "use rtsp:// if the camera speaks it, too"),
-    ("rtspx", "use rtsp:// if the camera speaks it, too"),
     ("tapo", "use the camera's RTSP address, /stream1, with the camera account that its app sets up"),
     ("tcp", CAMERA),
     ("tuya", CLOUD),

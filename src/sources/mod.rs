@@ -14,10 +14,14 @@ type Open = fn(&str) -> Result<Arc<dyn Source>, String>;
 
 /// The one table of schemes that can be played: what is before the colon, and what makes a source of it.
 const TABLE: &[(&str, Open)] =
-    &[("demo", demo::open), ("rtsp", |url| Ok(Arc::new(rtsp::RtspSource::open(url)?)))];
+    &[("demo", demo::open), ("rtsp", open_rtsp), ("rtsps", open_rtsp), ("rtspx", open_rtsp)];
 
 /// The schemes that can be played.
-pub const SCHEMES: &[&str] = &["demo", "rtsp"];
+pub const SCHEMES: &[&str] = &["demo", "rtsp", "rtsps", "rtspx"];
+
+fn open_rtsp(url: &str) -> Result<Arc<dyn Source>, String> {
+    Ok(Arc::new(rtsp::RtspSource::open(url)?))
+}
 
 /// Makes a source from the URL in the configuration; nothing is dialled. Of what only go2rtc can play it makes one that
 /// says so ([`Source::unsupported`]).
@@ -54,6 +58,8 @@ mod tests {
     fn known_schemes_open_and_others_say_what_is_known() {
         let source = open(" rtsp://a:b@h/x ").expect("opens");
         assert_eq!((source.url(), source.format_name()), ("rtsp://***:***@h/x", "rtsp"));
+        let source = open("rtspx://a:b@h/x").expect("opens");
+        assert_eq!((source.url(), source.format_name()), ("rtspx://***:***@h/x", "rtsp"));
         let error = |url: &str| open(url).err().expect("refused");
         assert!(error("srt://h/x").contains("\"srt\" is not known; known are demo:, rtsp:"));
         assert!(error("h/x").contains("known are demo:, rtsp:"));
@@ -67,7 +73,6 @@ mod tests {
         for (url, scheme) in [
             ("ffmpeg:front#audio=opus", "ffmpeg"),
             ("exec:ffmpeg -i rtsp://u:hunter2@h {output}", "exec"),
-            ("rtsps://u:hunter2@h/x", "rtsps"),
             ("Tapo://hunter2@h", "tapo"),
             ("onvif://u:hunter2@h:80?subtype=0", "onvif"),
             ("v4l2:device?video=/dev/video0", "v4l2"),

@@ -4,7 +4,7 @@ use super::clips::{clips_folder, tool};
 use super::lines::Lines;
 use parking_lot::Mutex;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ impl Camera {
     }
 
     /// The same over TLS, with a certificate and its key (PEM files). Its URLs are `rtsps://`, and name `localhost`.
-    pub fn start_secure(mounts: &[(&str, &str)], auth: &str, certificate: &Path, key: &Path) -> Camera {
-        Camera::begin(mounts, Some(auth), Some([certificate.to_owned(), key.to_owned()]))
+    pub fn start_secure(mounts: &[(&str, &str)], auth: &str, files: [PathBuf; 2]) -> Camera {
+        Camera::begin(mounts, Some(auth), Some(files))
     }
 
     fn begin(mounts: &[(&str, &str)], auth: Option<&str>, tls: Option<[PathBuf; 2]>) -> Camera {

@@ -2,6 +2,7 @@
 //! Nothing here is a mock: the camera is GStreamer's RTSP server, the program is the real binary.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
 
+mod authority;
 mod camera;
 mod clips;
 mod http;
@@ -9,6 +10,7 @@ mod lines;
 mod streamgate;
 mod wait;
 
+pub use authority::Authority;
 pub use camera::Camera;
 pub use clips::{Clip, annexb_nals, clips_folder};
 pub use http::{Reply, delete, get, get_json, options, patch, post, put, request};

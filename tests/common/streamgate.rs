@@ -42,7 +42,7 @@ impl Streamgate {
     }
 
     /// The same, with variables of its environment.
-    pub fn with_config_and(yaml: &str, variables: &[(&str, &str)]) -> Streamgate {
+    pub fn with_config_and(yaml: &str, variables: &[(&str, String)]) -> Streamgate {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("streamgate.yaml"), yaml).expect("a file in it");
         Streamgate::launch(folder, &["-c", "streamgate.yaml"], variables)
@@ -53,14 +53,14 @@ impl Streamgate {
         let flags: Vec<String> = streams.iter().map(|(name, url)| format!("--stream={name}={url}")).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let args: Vec<&str> = flags.iter().map(String::as_str).collect();
-        Streamgate::launch(folder, &args, &[("PATH", path)])
+        Streamgate::launch(folder, &args, &[("PATH", path.to_owned())])
     }
 
     fn start_in(folder: tempfile::TempDir, args: &[&str]) -> Streamgate {
         Streamgate::launch(folder, args, &[])
     }
 
-    fn launch(folder: tempfile::TempDir, args: &[&str], variables: &[(&str, &str)]) -> Streamgate {
+    fn launch(folder: tempfile::TempDir, args: &[&str], variables: &[(&str, String)]) -> Streamgate {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STREAMGATE_"))
@@ -68,7 +68,7 @@ impl Streamgate {
             command.env_remove(name);
         }
         let mut child = command
-            .envs(variables.iter().copied())
+            .envs(variables.iter().cloned())
             .args(args)
             .args(["--listen", "127.0.0.1:0"])
             .current_dir(folder.path())

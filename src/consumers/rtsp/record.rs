@@ -7,13 +7,14 @@ use super::playback::{Playback, RtpStream, Sink};
 use super::target::TRACK;
 use crate::graph::{Consumer, Feed};
 use crate::media::StreamTime;
-use crate::net::{self, ConnectError, Stream};
+use crate::net::{self, Stream};
 use crate::rtsp::auth::{Auth, Challenged};
 use crate::rtsp::framing::data_head;
 use crate::rtsp::message::Draft;
-use crate::rtsp::url::RtspUrl;
+use crate::rtsp::url::{RtspUrl, not_connected};
 use crate::rtsp::{Framer, Incoming, Limits, Response, Transport, sdp};
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,7 +50,7 @@ pub async fn record(
     live: impl FnOnce(),
 ) -> String {
     let stream = match net::connect(&url.host, url.port, url.security, url.timeout).await {
-        Ok(stream) => stream,
+        Ok(connected) => connected.stream,
         Err(error) => return not_connected(&error),
     };
     let started = timeout(url.timeout * 2, Recorder::start(url, stream, leased, name)).await;
@@ -65,13 +66,11 @@ pub async fn record(
     }
 }
 
-fn not_connected(error: &ConnectError) -> String {
-    match error {
-        ConnectError::Certificate { .. } => {
-            format!("{error}; write rtspx:// if you trust this server without a certificate")
-        }
-        ConnectError::NoTls { .. } => format!("{error}: is it rtsp:// at this port?"),
-        _ => error.to_string(),
+/// How a connection broke. Over TLS a server that just closes it says less than it should.
+fn broke(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
+        _ => format!("the connection broke: {error}"),
     }
 }
 
@@ -120,7 +119,7 @@ impl Recorder<'_> {
             if let Some(body) = &body {
                 draft.set_body("application/sdp", body.clone());
             }
-            let lost = |error: std::io::Error| format!("the connection broke at {method}: {error}");
+            let lost = |error: io::Error| format!("{} (at {method})", broke(&error));
             self.stream.write_all(draft.finish().as_bytes()).await.map_err(lost)?;
             self.stream.flush().await.map_err(lost)?;
             let answer = self.answer().await.map_err(|why| format!("{why} (asked for {method})"))?;
@@ -159,7 +158,7 @@ impl Recorder<'_> {
                 None => match self.stream.read(self.framer.space()).await {
                     Ok(0) => return Err("the server closed the connection".to_owned()),
                     Ok(count) => self.framer.filled(count),
-                    Err(error) => return Err(format!("the connection broke: {error}")),
+                    Err(error) => return Err(broke(&error)),
                 },
             }
         }
@@ -193,7 +192,7 @@ impl Recorder<'_> {
             tokio::select! {
                 biased;
                 done = poll_fn(|cx| poll_io(stream, queue, framer, true, cx)) => {
-                    match done.map_err(|error| format!("the connection broke: {error}"))? {
+                    match done.map_err(|error| broke(&error))? {
                         Done::Wrote => {
                             progress = Instant::now();
                             let (packets, bytes) = out.take_sent();

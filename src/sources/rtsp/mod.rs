@@ -1,5 +1,5 @@
-//! Cameras over RTSP 1.0 (RFC 2326), RTP interleaved or over UDP.
-//! May use `media` and `graph`, and `rtsp` for what is on the wire.
+//! Cameras over RTSP 1.0 (RFC 2326), also by TLS; RTP interleaved or over UDP.
+//! May use `media` and `graph`, `net` to connect, and `rtsp` for what is on the wire.
 //! Must never trust a camera: every read, wait and list here has a limit.
 
 mod answer;
@@ -13,10 +13,9 @@ mod wire;
 use self::session::{Fail, Session, Setup};
 use crate::graph::{BoxFuture, RtpIn, Source, SourceDetails, SourceError, SourceWriter};
 use crate::media::Track;
-use crate::net::Security;
 use crate::rtsp::url::{RtspUrl, Transport};
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// Most redirects that are followed.
 const MAX_REDIRECTS: usize = 3;
@@ -65,11 +64,7 @@ impl RtspSource {
     /// # Errors
     /// What is wrong with the URL, without credentials.
     pub fn open(url: &str) -> Result<RtspSource, String> {
-        let url = RtspUrl::parse(url)?;
-        match url.security {
-            Security::Plain => Ok(RtspSource { url }),
-            _ => Err(format!("{} can't be played: cameras are asked without TLS only", url.shown)),
-        }
+        Ok(RtspSource { url: RtspUrl::parse(url)? })
     }
 
     /// Dials, plays and writes into `out` until the camera ends it or the future is dropped, which closes the
@@ -108,14 +103,7 @@ impl RtspSource {
 
 /// One connection: dials, sets up and plays. `Ok` is how it ended after it had begun to play.
 async fn run_once<O: Output>(url: &RtspUrl, deadline: Instant, out: &mut O) -> Result<SourceError, Fail> {
-    let connecting = timeout(url.timeout, Session::connect(url.clone())).await;
-    let mut session = connecting.unwrap_or_else(|_| {
-        Err(SourceError::TimedOut(format!(
-            "{} doesn't answer: no connection in {} s",
-            url.peer(),
-            url.timeout.as_secs()
-        )))
-    })?;
+    let mut session = Session::connect(url.clone()).await?;
     let started = timeout_at(deadline, start(&mut session)).await;
     let (setups, details) = match started {
         Ok(started) => started?,

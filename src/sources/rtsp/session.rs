@@ -6,13 +6,13 @@ use super::udp::UdpPair;
 use super::wire::{Wire, WireError};
 use crate::graph::SourceError;
 use crate::media::{Kind, Track};
+use crate::net::{self, ConnectError};
 use crate::rtsp::auth::{Auth, Challenged};
 use crate::rtsp::message::Draft;
-use crate::rtsp::url::{self, RtspUrl};
+use crate::rtsp::url::{self, RtspUrl, not_connected};
 use crate::rtsp::{Incoming, Request, Response, Transport};
 use std::io::ErrorKind;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// Most bytes of media that are kept when they come before the answer to PLAY.
 const MAX_EARLY_BYTES: usize = 1024 * 1024;
@@ -95,15 +95,14 @@ struct Answer {
 }
 
 impl Session {
-    /// Connects. The caller bounds the time.
+    /// Connects, within the URL's `timeout`, and as long again for TLS.
     ///
     /// # Errors
-    /// [`SourceError::Unreachable`], or [`SourceError::TimedOut`] when the network says so.
+    /// [`SourceError::Unreachable`], [`SourceError::TimedOut`], or [`SourceError::Refused`] where the certificate or TLS is missing.
     pub async fn connect(url: RtspUrl) -> Result<Session, SourceError> {
-        let stream = TcpStream::connect((url.host.as_str(), url.port)).await;
-        let wire = stream.and_then(Wire::new).map_err(|e| {
-            let peer = url.peer();
-            match e.kind() {
+        let connected = net::connect(&url.host, url.port, url.security, url.timeout).await;
+        let wire = connected.map(Wire::new).map_err(|e| match &e {
+            ConnectError::Tcp { peer, error } => match error.kind() {
                 ErrorKind::ConnectionRefused => SourceError::Unreachable(format!(
                     "{peer} refuses connections: is this the camera's RTSP port?"
                 )),
@@ -111,7 +110,12 @@ impl Session {
                 ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
                     SourceError::Unreachable(format!("there is no route to {peer}"))
                 }
-                _ => SourceError::Unreachable(format!("can't connect to {peer}: {e}")),
+                _ => SourceError::Unreachable(e.to_string()),
+            },
+            ConnectError::TimedOut { .. } => SourceError::TimedOut(e.to_string()),
+            ConnectError::Tls { .. } => SourceError::Unreachable(e.to_string()),
+            ConnectError::Certificate { .. } | ConnectError::NoTls { .. } => {
+                SourceError::Refused(not_connected(&e))
             }
         })?;
         Ok(Session {

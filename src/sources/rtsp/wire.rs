@@ -1,12 +1,14 @@
-//! The bounded connection: messages in and out of one TCP stream, safe to cancel at any await.
+//! The bounded connection: messages in and out of one stream, TCP or TLS, safe to cancel at any await.
 
+use crate::net::{Connected, Stream};
 use crate::rtsp::{Framer, Incoming, Limits};
+use std::future::poll_fn;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// Most bytes that may wait to be sent. A camera that doesn't read is given up then.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
@@ -25,9 +27,11 @@ pub enum WireError {
 
 /// One RTSP connection.
 pub struct Wire {
-    stream: Arc<TcpStream>,
+    stream: Box<dyn Stream>,
     framer: Framer,
     unsent: Vec<u8>,
+    /// TLS may hold back what the socket did not take.
+    needs_flush: bool,
     /// The camera's address.
     pub peer: SocketAddr,
     /// Our address on this connection.
@@ -35,20 +39,11 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Takes a connected stream.
-    ///
-    /// # Errors
-    /// When the stream is closed already.
-    pub fn new(stream: TcpStream) -> io::Result<Wire> {
-        stream.set_nodelay(true)?;
-        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-        Ok(Wire {
-            stream: Arc::new(stream),
-            framer: Framer::new(Limits::CLIENT),
-            unsent: Vec::new(),
-            peer,
-            local,
-        })
+    /// Takes a connection.
+    pub fn new(connected: Connected) -> Wire {
+        let Connected { stream, peer, local } = connected;
+        let framer = Framer::new(Limits::CLIENT);
+        Wire { stream, framer, unsent: Vec::new(), needs_flush: false, peer, local }
     }
 
     /// The next message among the bytes already read; `None` if [`Wire::pump`] must read more.
@@ -68,19 +63,19 @@ impl Wire {
             return Err(WireError::Closed("the camera has stopped reading what it is sent".to_owned()));
         }
         self.unsent.extend_from_slice(message.as_bytes());
-        self.try_write()
+        match self.poll_write(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(e)) => Err(closed(e)),
+            // What is left is for `pump`, which waits for its turn.
+            _ => Ok(()),
+        }
     }
 
-    /// Waits until the connection can do something, then reads once (up to the buffer's room) and writes what waits.
+    /// Waits until there is something to read and reads once (up to the buffer's room); meanwhile writes what waits.
     ///
     /// # Errors
     /// [`WireError::Closed`].
     pub async fn pump(&mut self) -> Result<(), WireError> {
-        let interest =
-            if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
-        self.stream.ready(interest).await.map_err(closed)?;
-        self.try_write()?;
-        match self.stream.try_read(self.framer.space()) {
+        match poll_fn(|cx| self.poll_pump(cx)).await {
             Ok(0) => Err(WireError::Closed(
                 if self.framer.is_inside_message() {
                     "the camera closed the connection in the middle of a message"
@@ -93,20 +88,32 @@ impl Wire {
                 self.framer.filled(count);
                 Ok(())
             }
-            Err(e) if is_transient(&e) => Ok(()),
             Err(e) => Err(closed(e)),
         }
     }
 
-    fn try_write(&mut self) -> Result<(), WireError> {
-        while !self.unsent.is_empty() {
-            match self.stream.try_write(&self.unsent) {
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(e) if is_transient(&e) => break,
-                Err(e) => return Err(closed(e)),
-            }
+    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Err(e)) = self.poll_write(cx) {
+            return Poll::Ready(Err(e));
         }
-        Ok(())
+        let mut space = ReadBuf::new(self.framer.space());
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        Poll::Ready(Ok(space.filled().len()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => drop(self.unsent.drain(..count)),
+            }
+            self.needs_flush = true;
+        }
+        if self.needs_flush {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether a message has begun to arrive and is not complete.
@@ -121,31 +128,18 @@ impl Wire {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let stream = Arc::clone(&self.stream);
+        let mut stream = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
         runtime.spawn(tokio::time::timeout(FAREWELL, async move {
-            if socket2::SockRef::from(&*stream).shutdown(Shutdown::Write).is_err() {
-                return;
-            }
-            let mut unread = [0; 4096];
-            while stream.readable().await.is_ok() {
-                match stream.try_read(&mut unread) {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(e) if is_transient(&e) => {}
-                    Err(_) => break,
-                }
-            }
+            stream.shutdown().await?;
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
         }));
     }
 }
 
-fn is_transient(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
 fn closed(e: io::Error) -> WireError {
     WireError::Closed(match e.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+        // The last: over TLS, without a word.
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
             "the camera cut the connection".to_owned()
         }
         _ => format!("the connection to the camera broke: {e}"),
