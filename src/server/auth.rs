@@ -7,13 +7,15 @@
 use super::Connection;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::{BoxFuture, Either, FutureExt, ready};
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use tower::Service;
 
 /// Whether a request may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,43 +189,68 @@ fn is_foreign_socket(uri: &Uri, headers: &HeaderMap) -> bool {
 
 /// Puts the decision before every route of `router`. With `any_origin` (`api.origin: "*"`, which may change) pages on
 /// other sites may read and watch; what [`decide`] keeps for this machine is never opened to them.
-pub fn protect(router: Router, any_origin: Arc<AtomicBool>) -> Router {
-    router.layer(from_fn_with_state(any_origin, check))
+pub fn protect(router: Router, any_origin: Arc<AtomicBool>) -> Protected {
+    Protected { router, any_origin }
 }
 
-async fn check(State(any_origin): State<Arc<AtomicBool>>, request: Request, next: Next) -> Response {
-    let decision = match request.extensions().get::<Connection>() {
-        Some(connection) => decide(request.method(), request.uri(), connection.peer, request.headers()),
-        // Nobody knows who asks: as a stranger.
-        None if is_open(
-            request.method(),
-            request.uri().path(),
-            request.uri().query().unwrap_or_default(),
-        ) =>
-        {
-            Decision::Allow
+/// A router with [`decide`] before it. Not a middleware of axum's: those box twice what they call, for each request, and
+/// this has nothing to await.
+#[derive(Debug, Clone)]
+pub struct Protected {
+    router: Router,
+    any_origin: Arc<AtomicBool>,
+}
+
+type Answered<F> = Either<F, BoxFuture<'static, Result<Response, Infallible>>>;
+
+impl<B> Service<Request<B>> for Protected
+where
+    Router: Service<Request<B>, Response = Response, Error = Infallible>,
+    <Router as Service<Request<B>>>::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answered<<Router as Service<Request<B>>>::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.router.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let any_origin = self.any_origin.load(Ordering::Relaxed);
+        if let Decision::Deny(denial) = check(&request, any_origin) {
+            tracing::debug!(method = %request.method(), path = request.uri().path(), ?denial, "request refused");
+            return Either::Right(ready(Ok(forbidden(&request, denial))).boxed());
         }
+        if !any_origin {
+            return Either::Left(self.router.call(request));
+        }
+        let preflight = *request.method() == Method::OPTIONS
+            && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let methods = open_methods(request.uri());
+        let answer = self.router.call(request);
+        Either::Right(answer.map(move |answer| answer.map(|answer| open(answer, preflight, methods))).boxed())
+    }
+}
+
+fn check<B>(request: &Request<B>, any_origin: bool) -> Decision {
+    let uri = request.uri();
+    let decision = match request.extensions().get::<Connection>() {
+        Some(connection) => decide(request.method(), uri, connection.peer, request.headers()),
+        // Nobody knows who asks: as a stranger.
+        None if is_open(request.method(), uri.path(), uri.query().unwrap_or_default()) => Decision::Allow,
         None => Decision::Deny(Denial::Remote),
     };
-    let decision = match decision {
-        Decision::Allow
-            if !any_origin.load(Ordering::Relaxed) && is_foreign_socket(request.uri(), request.headers()) =>
-        {
+    match decision {
+        Decision::Allow if !any_origin && is_foreign_socket(uri, request.headers()) => {
             Decision::Deny(Denial::ForeignSocket)
         }
         decision => decision,
-    };
-    if let Decision::Deny(denial) = decision {
-        tracing::debug!(method = %request.method(), path = request.uri().path(), ?denial, "request refused");
-        return forbidden(&request, denial);
     }
-    if !any_origin.load(Ordering::Relaxed) {
-        return next.run(request).await;
-    }
-    let preflight = *request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let methods = open_methods(request.uri());
-    let mut response = next.run(request).await;
+}
+
+/// Lets pages on other sites read an answer.
+fn open(mut response: Response, preflight: bool, methods: &'static str) -> Response {
     // Whoever knows the resource better has answered already (WHEP).
     if response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return response;
@@ -253,7 +280,7 @@ fn open_methods(uri: &Uri) -> &'static str {
     }
 }
 
-fn forbidden(request: &Request, denial: Denial) -> Response {
+fn forbidden<B>(request: &Request<B>, denial: Denial) -> Response {
     let body = serde_json::json!({
         "error": format!("{} {} is not allowed", request.method(), request.uri().path()),
         "detail": denial.detail(),

@@ -1,8 +1,8 @@
 //! HTTP/1.1 and HTTP/2 on one connection, with a deadline for everything a slow client could hold up.
 
+use super::auth;
 use super::listener::Limits;
 use super::stream::WriteDeadline;
-use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -42,7 +42,7 @@ const H2_PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_s
 /// What a connection needs of its server.
 #[derive(Clone)]
 pub(super) struct Http {
-    pub(super) router: Router,
+    pub(super) router: auth::Protected,
     pub(super) limits: Limits,
     /// Requests of HTTP/2 connections: tasks of their own.
     pub(super) tasks: TaskTracker,

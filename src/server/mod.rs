@@ -20,7 +20,6 @@ pub use stream::Replayed;
 pub use udp::{Datagram, OnDatagrams, UdpPort};
 
 use crate::config::ListenAddress;
-use axum::Router;
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -125,10 +124,10 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then finishes what was begun, cuts what is left after [`Limits::drain`], and returns
-    /// when every task has ended. [`auth::protect`] belongs around the router.
+    /// when every task has ended.
     pub async fn run(
         self,
-        router: Router,
+        router: auth::Protected,
         ice_tcp: IceTcp,
         rtsp: Rtsp,
         on_datagrams: OnDatagrams,
