@@ -1,12 +1,14 @@
 //! The UDP half of the one port, and every trick with it: batches, GRO, GSO, source addresses, moderated wake-ups.
 
 use super::rate::Rate;
+use arc_swap::ArcSwap;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,7 +24,7 @@ const MAX_RUN: usize = 65_000;
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 /// Once nothing urgent comes, datagrams are left to gather for this long. Hundreds of viewers report every second, each at
 /// another moment; a wake-up for each costs more than all their reports.
-const MODERATION: Duration = Duration::from_millis(10);
+const MODERATION: Duration = Duration::from_millis(20);
 /// After something urgent every datagram is taken at once for this long: more of the kind is to be expected.
 const ALERT: Duration = Duration::from_secs(1);
 /// Longest time that a datagram may have waited to be taken.
@@ -58,8 +60,8 @@ pub struct UdpPort {
     poll: Mutex<Poll>,
     waker: Waker,
     stopped: AtomicBool,
-    /// Replaced only by [`UdpPort::restore`].
-    state: RwLock<UdpSocketState>,
+    /// Replaced only by [`UdpPort::restore`]. No lock: all workers send.
+    state: ArcSwap<UdpSocketState>,
     local: SocketAddr,
     /// A single datagram went where a run was refused: this system has no GSO.
     gso_refused: AtomicBool,
@@ -95,7 +97,7 @@ impl UdpPort {
             poll: Mutex::new(poll),
             stopped: AtomicBool::new(false),
             socket,
-            state: RwLock::new(state),
+            state: ArcSwap::from_pointee(state),
             local,
             gso_refused: AtomicBool::new(false),
         })
@@ -108,7 +110,7 @@ impl UdpPort {
 
     /// Datagrams that one call of [`UdpPort::try_send`] can hand to the system at once: 1 without GSO.
     pub fn max_segments(&self) -> usize {
-        self.state.read().max_gso_segments()
+        self.state.load().max_gso_segments()
     }
 
     /// Sends a run of datagrams to one destination, without waiting. `contents` is cut into datagrams of
@@ -174,10 +176,9 @@ impl UdpPort {
     ) -> io::Result<()> {
         let segment_size = (run.len() > size).then_some(size);
         let transmit = Transmit { destination, ecn: None, contents: run, segment_size, src_ip };
-        let (segments, sent) = {
-            let state = self.state.read();
-            (state.max_gso_segments(), state.try_send((&self.socket).into(), &transmit))
-        };
+        let state = self.state.load();
+        let segments = state.max_gso_segments();
+        let sent = state.try_send((&self.socket).into(), &transmit);
         if sent.is_err() && segment_size.is_none() && segments > self.max_segments() {
             self.restore();
         }
@@ -192,7 +193,7 @@ impl UdpPort {
             return;
         }
         match UdpSocketState::new((&self.socket).into()) {
-            Ok(state) => *self.state.write() = state,
+            Ok(state) => self.state.store(Arc::new(state)),
             Err(error) => tracing::debug!(%error, "cannot set up the UDP socket again"),
         }
     }
@@ -241,9 +242,8 @@ impl UdpPort {
         let (mut poll, mut events) = (self.poll.lock(), Events::with_capacity(2));
         let (mut any, mut urgent, mut moderation) = (false, false, Moderation::default());
         while !self.stopped.load(Ordering::Relaxed) {
-            let state = self.state.read();
-            let received = self.socket.try_io(|| state.recv((&self.socket).into(), &mut buffers, &mut metas));
-            drop(state);
+            let receive = || self.state.load().recv((&self.socket).into(), &mut buffers, &mut metas);
+            let received = self.socket.try_io(receive);
             match received {
                 Ok(count) => {
                     urgent |= on_datagrams(&mut buffers.iter().zip(&metas).take(count).flat_map(datagrams));

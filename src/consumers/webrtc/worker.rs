@@ -27,7 +27,7 @@ const BATCH: usize = 256;
 /// How often a source is looked at for B-frames.
 const REORDERING_INTERVAL: Duration = Duration::from_millis(500);
 /// Timers of connected viewers go off together at multiples of this.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 /// A thread without timers looks round after this time.
 const IDLE: Duration = Duration::from_secs(60);
 
