@@ -7,6 +7,7 @@ mod rtsp_support;
 use common::{Camera, Clip, Streamgate, annexb_nals, delete, eventually, get_json};
 use futures_util::StreamExt;
 use rtsp_support::*;
+use std::pin::Pin;
 use std::process::Stdio;
 use streamgate::media::rtp::header;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -87,10 +88,18 @@ async fn players_play_every_codec_over_tcp_and_udp() {
 
 /// All tracks, put together to frames of each, without an error.
 async fn retina_plays(streamgate: &Streamgate, path: &str, udp: bool) {
+    let (mut items, tracks) = retina_begins(&rtsp(streamgate, path), udp).await;
+    let mut seen = vec![0; tracks.len()];
+    while seen.iter().zip(&tracks).any(|(frames, known)| *known && *frames < 20) {
+        seen[retina_frame(&mut items).await] += 1;
+    }
+}
+
+/// Plays; and which of the tracks retina knows: not Opus.
+async fn retina_begins(url: &str, udp: bool) -> (Pin<Box<retina::client::Demuxed>>, Vec<bool>) {
     use retina::client::{PlayOptions, Session, SessionOptions, SetupOptions, Transport};
-    let url = url::Url::parse(&rtsp(streamgate, path)).expect("a URL");
+    let url = url::Url::parse(url).expect("a URL");
     let mut session = Session::describe(url, SessionOptions::default()).await.expect("described");
-    // retina has no Opus.
     let known = |stream: &retina::client::Stream| stream.encoding_name() != "opus";
     let tracks: Vec<bool> = session.streams().iter().map(known).collect();
     for (track, _) in tracks.iter().enumerate().filter(|(_, known)| **known) {
@@ -98,17 +107,21 @@ async fn retina_plays(streamgate: &Streamgate, path: &str, udp: bool) {
             if udp { Transport::Udp(Default::default()) } else { Transport::Tcp(Default::default()) };
         session.setup(track, SetupOptions::default().transport(transport)).await.expect("set up");
     }
-    let mut seen = vec![0; tracks.len()];
     let session = session.play(PlayOptions::default()).await.expect("plays");
-    let mut items = Box::pin(session.demuxed().expect("depacketized"));
-    while seen.iter().zip(&tracks).any(|(frames, known)| *known && *frames < 20) {
-        let item = timeout(SOON, items.next()).await.expect("in time").expect("no end");
-        let track = match item.unwrap_or_else(|error| panic!("{path}: {error}")) {
-            retina::codec::CodecItem::VideoFrame(frame) => frame.stream_id(),
-            retina::codec::CodecItem::AudioFrame(frame) => frame.stream_id(),
+    (Box::pin(session.demuxed().expect("depacketized")), tracks)
+}
+
+/// The track of the next frame, before which nothing was lost.
+async fn retina_frame(items: &mut Pin<Box<retina::client::Demuxed>>) -> usize {
+    loop {
+        let item = timeout(SOON, items.next()).await.expect("in time").expect("no end").expect("no error");
+        let (track, loss) = match item {
+            retina::codec::CodecItem::VideoFrame(frame) => (frame.stream_id(), frame.loss()),
+            retina::codec::CodecItem::AudioFrame(frame) => (frame.stream_id(), frame.loss()),
             _ => continue,
         };
-        seen[track] += 1;
+        assert_eq!(loss, 0, "of track {track}");
+        return track;
     }
 }
 
@@ -154,26 +167,72 @@ async fn pictures_reach_a_recorder_byte_for_byte() {
     );
 }
 
-/// What ffmpeg says while it decodes so many pictures, and the sound, of a stream whose camera is restarted in the middle.
-async fn watches_through_a_restart(url: &str, transport: &str, is_watching: &Barrier) {
-    const PICTURES: usize = 90;
-    let args = ["-nostdin", "-v", "error", "-rtsp_transport", transport, "-i", url];
-    let limit = PICTURES.to_string();
-    let mut command = tokio::process::Command::new("ffmpeg");
-    command.args(args).args(["-map", "0", "-frames:v", &limit, "-f", "framecrc", "-"]);
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut player = command.kill_on_drop(true).spawn().expect("ffmpeg can be run");
+/// Pictures that are watched through a restart, which comes after the first [`BEFORE`].
+const PICTURES: usize = 90;
+const BEFORE: usize = 30;
+
+/// A program that decodes [`PICTURES`] and prints a line for each: how many lines, and what else it says.
+async fn watches_through_a_restart(
+    program: &str,
+    args: &[&str],
+    is_picture: fn(&str) -> bool,
+    is_watching: &Barrier,
+) -> (usize, String) {
+    let mut command = tokio::process::Command::new(program);
+    let command = command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut player = command.kill_on_drop(true).spawn().expect("it can be run");
     let mut lines = BufReader::new(player.stdout.take().expect("piped")).lines();
-    let mut pictures = 0;
+    let (mut pictures, mut said) = (0, String::new());
     while let Some(line) = timeout(SOON, lines.next_line()).await.expect("it goes on").expect("text") {
-        pictures += usize::from(line.starts_with("0,"));
-        if line.starts_with("0,") && pictures == 30 {
+        if !is_picture(&line) {
+            said += &(line + "\n");
+            continue;
+        }
+        pictures += 1;
+        if pictures == BEFORE {
             is_watching.wait().await;
         }
     }
     let output = player.wait_with_output().await.expect("its end");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{transport}");
-    assert_eq!((pictures, output.status.success()), (PICTURES, true), "{transport}");
+    said += &String::from_utf8_lossy(&output.stderr);
+    (pictures, said)
+}
+
+async fn ffmpeg_watches_through_a_restart(url: &str, transport: &str, is_watching: &Barrier) {
+    let limit = PICTURES.to_string();
+    // Its sound is decoded, too; of what is printed only the pictures are looked at.
+    let args = ["-nostdin", "-v", "error", "-rtsp_transport", transport, "-i", url, "-map", "0"];
+    let args = [&args[..], &["-frames:v", &limit, "-f", "framecrc", "-"]].concat();
+    let (pictures, said) =
+        watches_through_a_restart("ffmpeg", &args, |line| line.starts_with("0,"), is_watching).await;
+    let complaints: Vec<&str> = said.lines().filter(|line| !line.starts_with(['#', '1'])).collect();
+    assert_eq!((complaints, pictures), (vec![], PICTURES), "{transport}");
+}
+
+async fn gstreamer_watches_through_a_restart(url: &str, transport: &str, is_watching: &Barrier) {
+    let pipeline = format!(
+        "-v rtspsrc location={url} protocols={transport} latency=0 name=s s. ! application/x-rtp,media=video ! \
+         rtph264depay ! h264parse ! avdec_h264 max-errors=0 ! identity silent=false eos-after={PICTURES} ! fakesink"
+    );
+    let words: Vec<&str> = pipeline.split_whitespace().collect();
+    let is_picture = |line: &str| line.contains("last-message = chain");
+    // It counts by itself, and does not print every single one.
+    let (_, said) = watches_through_a_restart("gst-launch-1.0", &words, is_picture, is_watching).await;
+    let (played, _) =
+        said.split_once("Got EOS from element").unwrap_or_else(|| panic!("{transport}: {said}"));
+    assert!(!played.contains("ERROR") && !played.contains("WARNING"), "{transport}: {said}");
+}
+
+async fn retina_watches_through_a_restart(url: &str, udp: bool, is_watching: &Barrier) {
+    let (mut items, _) = retina_begins(url, udp).await;
+    let mut pictures = 0;
+    while pictures < PICTURES {
+        pictures += usize::from(retina_frame(&mut items).await == 0);
+        if pictures == BEFORE {
+            is_watching.wait().await;
+            pictures += 1;
+        }
+    }
 }
 
 /// The camera is silent, dies and comes back: to a player that decodes all the time it is a pause.
@@ -181,7 +240,9 @@ async fn watches_through_a_restart(url: &str, transport: &str, is_watching: &Bar
 async fn players_go_on_without_a_decode_error_when_the_source_has_restarted() {
     let mut camera = Camera::start("video=h264,gop=25,audio=aac");
     let streamgate = Streamgate::with_streams(&[("cam", &camera.url)]);
-    let (url, all) = (rtsp(&streamgate, "cam"), Barrier::new(3));
+    let (url, all) = (rtsp(&streamgate, "cam"), Barrier::new(7));
+    // retina wants to be told the first timestamps, for which there must be some.
+    assert_eq!(ffprobe(&url, "tcp").await, ["h264", "aac"]);
     let restart = async {
         all.wait().await;
         // A camera that is cut off within a picture leaves half of it, which no decoder likes.
@@ -189,8 +250,12 @@ async fn players_go_on_without_a_decode_error_when_the_source_has_restarted() {
         camera.restart();
     };
     tokio::join!(
-        watches_through_a_restart(&url, "tcp", &all),
-        watches_through_a_restart(&url, "udp", &all),
+        ffmpeg_watches_through_a_restart(&url, "tcp", &all),
+        ffmpeg_watches_through_a_restart(&url, "udp", &all),
+        gstreamer_watches_through_a_restart(&url, "tcp", &all),
+        gstreamer_watches_through_a_restart(&url, "udp", &all),
+        retina_watches_through_a_restart(&url, false, &all),
+        retina_watches_through_a_restart(&url, true, &all),
         restart
     );
     assert_eq!(camera.clients(), 1, "what was played to the end came from the new camera");
