@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 ARGS ?=
 # Seconds for each fuzz target: short in `make test`, longer in `make fuzz`.
 FUZZ_SECONDS ?= 60
-SHORT_FUZZ_SECONDS ?= 3
+SHORT_FUZZ_SECONDS ?= 5
 
 # What the player takes from npm, embedded in the binary where it is there.
 HLS_JS := www/assets/vendor/hls.mjs
