@@ -259,8 +259,9 @@ impl UdpPort {
                     continue;
                 }
             }
+            let came = std::mem::take(&mut any);
             let pause = moderation.pause(std::mem::take(&mut urgent), Instant::now());
-            if let Some(pause) = pause.filter(|_| std::mem::take(&mut any)) {
+            if let Some(pause) = pause.filter(|_| came) {
                 rest(pause);
             } else if let Err(error) = poll.poll(&mut events, None)
                 && error.kind() != io::ErrorKind::Interrupted

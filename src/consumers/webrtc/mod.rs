@@ -328,31 +328,20 @@ impl WebRtc {
         Receiver { webrtc: self.clone(), letters }
     }
 
-    /// The session that a datagram is for, and who waits for it.
-    fn route(&self, source: SocketAddr, data: &[u8]) -> Option<(Route, Waiting)> {
+    /// The session that a datagram is for.
+    fn route(&self, source: SocketAddr, data: &[u8]) -> Option<Route> {
         let demux = self.shared.workers.demux();
         let route = match data.first() {
             // RFC 7983: STUN is 0 to 3, DTLS 20 to 63, RTP and RTCP 128 to 191.
             Some(0..=3) => match stun::parse(data) {
-                Some(stun::Message::Check { local_ufrag }) => demux.by_ufrag(local_ufrag).map(|route| {
-                    let is_known = demux.by_address(source) == Some(route);
-                    (route, if is_known { Waiting::Patient } else { Waiting::Viewer })
-                }),
+                Some(stun::Message::Check { local_ufrag }) => demux.by_ufrag(local_ufrag),
                 Some(stun::Message::Mapped { transaction, address }) => {
                     self.shared.candidates().on_stun_answer(transaction, address);
                     return None;
                 }
                 None => None,
             },
-            Some(20..=63) => demux.by_address(source).map(|route| (route, Waiting::Viewer)),
-            Some(128..=191) => demux.by_address(source).map(|route| {
-                let waiting = match rtcp::is_report(data) {
-                    true if rtcp::is_regular(data, route.reduced_size) => Waiting::Nobody,
-                    true => Waiting::Patient,
-                    false => Waiting::Viewer,
-                };
-                (route, waiting)
-            }),
+            Some(20..=63 | 128..=191) => demux.by_address(source),
             _ => None,
         };
         let route = route.filter(|_| data.len() <= MAX_DATAGRAM);
@@ -409,6 +398,18 @@ enum Waiting {
     Viewer,
 }
 
+impl Waiting {
+    /// For a datagram of a session. `is_known`: it came from where the session's viewer is known to be.
+    fn of(data: &[u8], reduced_size: bool, is_known: impl FnOnce() -> bool) -> Waiting {
+        match data.first() {
+            Some(0..=3) if is_known() => Waiting::Patient,
+            Some(128..=191) if rtcp::is_regular(data, reduced_size) => Waiting::Nobody,
+            Some(128..=191) if rtcp::is_report(data) => Waiting::Patient,
+            _ => Waiting::Viewer,
+        }
+    }
+}
+
 /// Takes the UDP port's datagrams and hands them to their workers, those of one system call together.
 pub struct Receiver {
     webrtc: Arc<WebRtc>,
@@ -421,7 +422,9 @@ impl Receiver {
     /// what is not for a session is dropped. Says whether the viewer waits for an answer.
     pub fn take(&mut self, source: SocketAddr, local_ip: Option<IpAddr>, at: Instant, data: &[u8]) -> bool {
         let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-        let Some((route, waiting)) = self.webrtc.route(source, data) else { return false };
+        let Some(route) = self.webrtc.route(source, data) else { return false };
+        let demux = self.webrtc.shared.workers.demux();
+        let waiting = Waiting::of(data, route.reduced_size, || demux.by_address(source) == Some(route));
         let local_ip = local_ip.map(|ip| ip.to_canonical());
         let inbound = Inbound { source, local_ip, tcp: None, at, data };
         let urgent = waiting != Waiting::Nobody;
@@ -436,6 +439,29 @@ impl Receiver {
     pub fn deliver(&mut self) {
         for (worker, letters) in self.letters.iter_mut().enumerate() {
             self.webrtc.shared.workers.deliver(worker, letters);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_connects_or_has_lost_something_is_not_kept_waiting() {
+        let check = [0, 1, 0, 0];
+        let handshake = [22, 254, 253, 0];
+        let report = |more: usize| [vec![0x81, 201, 0, 7], vec![0; 28 + more]].concat();
+        let nack = [vec![0x81, 205, 0, 3], vec![0; 32]].concat();
+        for reduced_size in [false, true] {
+            let waiting = |data: &[u8], is_known| Waiting::of(data, reduced_size, || is_known);
+            assert_eq!(waiting(&check, false), Waiting::Viewer);
+            assert_eq!(waiting(&check, true), Waiting::Patient);
+            assert_eq!(waiting(&handshake, true), Waiting::Viewer);
+            assert_eq!(waiting(&nack, true), Waiting::Viewer);
+            assert_eq!(waiting(&report(20), true), Waiting::Nobody);
+            let behind_a_report = if reduced_size { Waiting::Nobody } else { Waiting::Patient };
+            assert_eq!(waiting(&report(36), true), behind_a_report);
         }
     }
 }
